@@ -1,0 +1,308 @@
+//! Which message does a descriptor belong to? The pairing rules.
+//!
+//! A message carries at most one descriptor. Its header is *marked*, and the descriptor itself
+//! travels beside the bytes, as `SCM_RIGHTS` on the `sendmsg` that sends them. The receiver gets
+//! the descriptor together with a *range* of stream offsets, those of the bytes that the same
+//! `recvmsg` returned, and has to find the marked header that it belongs to.
+//!
+//! # What kernels do
+//!
+//! - Descriptors arrive with the first byte of their `sendmsg`, also when it was sent or is read
+//!   only in part.
+//! - Linux ends a `recvmsg` behind the first socket buffer that carried descriptors, and merges
+//!   plain data before it into the read. A large `sendmsg` is cut into several socket buffers, and
+//!   the descriptors ride on the first. The BSDs end the read before data that carries
+//!   descriptors, and may merge plain data behind it.
+//! - So a range has the descriptors of at most one `sendmsg`, and contains the first byte of it.
+//!
+//! # What senders do
+//!
+//! - *Begins* (imsg-buffer.c 1.13 of 2021, and everything newer): a `sendmsg` with a descriptor
+//!   begins with the marked message that owns it. Unmarked messages may follow in it; another
+//!   marked one does not.
+//! - *Ends* (before that): the marked message is the last of its `sendmsg`, so that the descriptor
+//!   arrives with the first byte of whatever was queued before it. After a short send, which took
+//!   the descriptor with its first bytes, the next `sendmsg` may bring the next descriptor while
+//!   the first marked header is still to come.
+//!
+//! # The rules
+//!
+//! [`Pairing::Exact`] is right for *begins*. The first byte of the descriptor's `sendmsg` is the
+//! first byte of its marked header, and lies in the range. No other marked header starts in the
+//! range: one before it would have brought a descriptor of its own, with an earlier range or with
+//! this one; one behind it starts a `sendmsg` of its own, which Linux and the BSDs leave for the
+//! next read. So either exactly one marked header lies wholly in the range, or the range ends
+//! inside of it. Two whole marked headers are ambiguous, and none at all leaves the descriptor
+//! unclaimed; both show that the peer broke the rule. It cannot see a descriptor that was
+//! attached to an unmarked message, or to the middle of one, when a marked message that has none
+//! lies in the same range.
+//!
+//! [`Pairing::Ordered`] is right for both. Descriptors and marked headers come in the same order,
+//! and a descriptor never comes after the first byte of its header. So the next marked header owns
+//! the oldest descriptor that has come by its first byte; if there is none, the sender attached
+//! none. It cannot see that a descriptor was sent without a mark: the next marked message gets it,
+//! and one is left over in the end.
+//!
+//! [`Pairing::Unmarked`] is for peers that never mark, such as the crate `privsep`: their
+//! `sendmsg` is one message, so the descriptor belongs to the last message that starts in its
+//! range. It cannot see anything wrong with the sender but a range in which no message starts.
+//!
+//! The outcome of each rule depends on the bytes and the ranges alone, never on when the program
+//! takes its messages.
+
+use heapless::Deque;
+
+use crate::error::{Fault, Violation};
+
+/// By which rule received descriptors find their messages; see the
+/// [module documentation](self).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pairing {
+    /// A descriptor belongs to the one marked message whose header starts in its range.
+    Exact,
+    /// A descriptor belongs to the next marked message that has not got one.
+    Ordered,
+    /// A descriptor belongs to the last message that starts in its range, marked or not.
+    Unmarked,
+}
+
+/// What came with the bytes of one read, beside them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ancillary<F> {
+    /// Nothing.
+    Nothing,
+    /// One descriptor.
+    One(F),
+    /// More than one descriptor. imsg never passes several at once; close them.
+    Several,
+    /// The kernel had descriptors for this read and dropped them all (`MSG_CTRUNC`).
+    Dropped,
+}
+
+/// What the sender attached to a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Descriptor<F> {
+    /// Nothing: the message is not marked.
+    None,
+    /// A descriptor.
+    Here(F),
+    /// The message is marked, but there is no descriptor.
+    Missing(Missing),
+}
+
+impl<F> Descriptor<F> {
+    /// Takes the descriptor out, if it is here, and leaves [`Descriptor::None`].
+    pub fn take(&mut self) -> Option<F> {
+        match core::mem::replace(self, Self::None) {
+            Self::Here(descriptor) => Some(descriptor),
+            missing => {
+                *self = missing;
+                None
+            }
+        }
+    }
+}
+
+/// Why a marked message has no descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Missing {
+    /// Passing was not allowed yet when the message arrived, so the descriptor was not asked for.
+    NotAllowed,
+    /// The kernel dropped it (`MSG_CTRUNC`): this process has no free descriptor
+    /// (`RLIMIT_NOFILE`), or a security module forbids passing this one.
+    Dropped,
+    /// The sender attached none.
+    NotSent,
+}
+
+/// A range of stream offsets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
+
+impl Span {
+    fn contains(&self, offset: u64) -> bool {
+        self.start <= offset && offset < self.end
+    }
+}
+
+/// A descriptor that arrived with `range`, or `None` for one that the kernel dropped.
+struct Arrival<F> {
+    range: Span,
+    descriptor: Option<F>,
+}
+
+/// The pairing machine: takes descriptors with their ranges, and messages in stream order.
+pub(crate) struct Descriptors<F, const N: usize> {
+    rule: Pairing,
+    /// The stream offset from which on passing is allowed.
+    allowed_from: Option<u64>,
+    /// In the order of their ranges, which do not overlap.
+    arrivals: Deque<Arrival<F>, N>,
+    /// The first range that came with several descriptors. What arrives behind it is dropped: no
+    /// message that could own it will be delivered.
+    several: Option<Span>,
+}
+
+impl<F, const N: usize> Descriptors<F, N> {
+    pub(crate) fn new(rule: Pairing) -> Self {
+        const {
+            // While one descriptor waits for the rest of its header, the next one may arrive.
+            assert!(N >= 2, "a receive buffer needs room for two descriptors at least");
+        }
+        Self { rule, allowed_from: None, arrivals: Deque::new(), several: None }
+    }
+
+    pub(crate) fn set_rule(&mut self, rule: Pairing) {
+        self.rule = rule;
+    }
+
+    pub(crate) fn allow_from(&mut self, offset: u64) {
+        self.allowed_from.get_or_insert(offset);
+    }
+
+    pub(crate) fn is_allowed(&self) -> bool {
+        self.allowed_from.is_some()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.arrivals.is_full() && self.several.is_none()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.arrivals.clear();
+    }
+
+    /// Records what a read brought beside the bytes of `range`. Gives a descriptor back when the
+    /// queue is full.
+    pub(crate) fn arrived(&mut self, range: Span, what: Ancillary<F>) -> Result<(), Ancillary<F>> {
+        let descriptor = match what {
+            Ancillary::Nothing => return Ok(()),
+            _ if self.several.is_some() => return Ok(()),
+            Ancillary::Several => {
+                self.several = Some(range);
+                return Ok(());
+            }
+            Ancillary::One(descriptor) => Some(descriptor),
+            Ancillary::Dropped => None,
+        };
+        let arrival = Arrival { range, descriptor };
+        self.arrivals.push_back(arrival).map_err(|arrival| match arrival.descriptor {
+            Some(descriptor) => Ancillary::One(descriptor),
+            None => Ancillary::Dropped,
+        })
+    }
+
+    /// Goes on to the header at `position`: no message that starts before it is left to take.
+    #[inline]
+    pub(crate) fn advance(&mut self, position: u64) -> Result<(), Violation> {
+        if self.arrivals.is_empty() && self.several.is_none() {
+            return Ok(());
+        }
+        self.pass(position)
+    }
+
+    fn pass(&mut self, position: u64) -> Result<(), Violation> {
+        while let Some(arrival) = self.arrivals.front()
+            && self.is_passed(arrival, position)
+            && arrival.descriptor.is_none()
+        {
+            self.arrivals.pop_front();
+        }
+        match self.violation(position) {
+            Some(violation) => Err(violation),
+            None => Ok(()),
+        }
+    }
+
+    /// What [`advance`](Self::advance) to `position` would report.
+    pub(crate) fn violation(&self, position: u64) -> Option<Violation> {
+        let mut passed =
+            self.arrivals.iter().take_while(|arrival| self.is_passed(arrival, position));
+        if let Some(arrival) = passed.find(|arrival| arrival.descriptor.is_some()) {
+            return Some(Violation { fault: Fault::Unclaimed, offset: arrival.range.end });
+        }
+        let several = self.several.filter(|range| range.end <= position)?;
+        Some(Violation { fault: Fault::Several, offset: several.end })
+    }
+
+    /// Whether no message at or behind `position` can own what arrived.
+    fn is_passed(&self, arrival: &Arrival<F>, position: u64) -> bool {
+        self.rule != Pairing::Ordered && arrival.range.end <= position
+    }
+
+    /// Takes the descriptor of the message at `message`, whose header ends at `header_end`.
+    ///
+    /// `marks_follow(end)` says whether another marked header lies wholly between this message and
+    /// stream offset `end`.
+    #[inline]
+    pub(crate) fn claim(
+        &mut self,
+        message: Span,
+        header_end: u64,
+        marked: bool,
+        marks_follow: impl FnOnce(u64) -> bool,
+    ) -> Result<Descriptor<F>, Violation> {
+        if self.arrivals.is_empty() && self.several.is_none() {
+            return Ok(if marked { self.missing(message.start) } else { Descriptor::None });
+        }
+        self.pair(message, header_end, marked, marks_follow)
+    }
+
+    fn pair(
+        &mut self,
+        message: Span,
+        header_end: u64,
+        marked: bool,
+        marks_follow: impl FnOnce(u64) -> bool,
+    ) -> Result<Descriptor<F>, Violation> {
+        let start = message.start;
+        let violation = |fault| Err(Violation { fault, offset: start });
+        if marked && self.several.is_some_and(|range| range.contains(start)) {
+            return violation(Fault::Several);
+        }
+        let Some(arrival) = self.arrivals.front() else {
+            return Ok(if marked { self.missing(start) } else { Descriptor::None });
+        };
+        let range = arrival.range;
+        let dropped = arrival.descriptor.is_none();
+        let owns = match self.rule {
+            Pairing::Exact => marked && range.contains(start),
+            Pairing::Ordered => marked && range.start <= start,
+            Pairing::Unmarked => range.contains(start) && range.end <= message.end,
+        };
+        if !owns {
+            return Ok(if marked { self.missing(start) } else { Descriptor::None });
+        }
+        if self.rule == Pairing::Exact {
+            if dropped {
+                // It may have been that of any marked header in the range: keep it for the others.
+                return Ok(Descriptor::Missing(Missing::Dropped));
+            }
+            if header_end <= range.end && marks_follow(range.end) {
+                return violation(Fault::Ambiguous);
+            }
+        }
+        match self.arrivals.pop_front().and_then(|arrival| arrival.descriptor) {
+            Some(descriptor) => Ok(Descriptor::Here(descriptor)),
+            None => Ok(Descriptor::Missing(Missing::Dropped)),
+        }
+    }
+
+    fn missing(&self, start: u64) -> Descriptor<F> {
+        Descriptor::Missing(match self.allowed_from {
+            Some(offset) if offset <= start => Missing::NotSent,
+            _ => Missing::NotAllowed,
+        })
+    }
+
+    /// What is reported when the stream ends at `position`, behind a whole message.
+    pub(crate) fn violation_at_end(&self, position: u64) -> Option<Violation> {
+        self.violation(position).or_else(|| {
+            let unclaimed = self.arrivals.iter().any(|arrival| arrival.descriptor.is_some());
+            unclaimed.then_some(Violation { fault: Fault::Unclaimed, offset: position })
+        })
+    }
+}

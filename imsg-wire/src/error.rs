@@ -1,0 +1,232 @@
+//! What can go wrong.
+
+use core::error;
+use core::fmt;
+
+/// A header states a length that no message may have. libutil fails with `ERANGE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BadLength {
+    /// The length stated, in bytes, header included.
+    pub len: usize,
+    /// The smallest length allowed: that of the header, in bytes.
+    pub min: usize,
+    /// The largest length allowed, in bytes.
+    pub max: usize,
+}
+
+impl fmt::Display for BadLength {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { len, min, max } = self;
+        write!(f, "a message states a length of {len} bytes; {min} to {max} are allowed")
+    }
+}
+
+impl error::Error for BadLength {}
+
+/// Why no more messages can be received from a stream.
+///
+/// Every error is final, as a stream cannot be resynchronised: the buffer that returned it returns
+/// it again. Offsets are bytes from the start of the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Error {
+    /// A header states a length out of range (`ERANGE`).
+    Length {
+        /// Where the message starts.
+        offset: u64,
+        /// What is wrong with its length.
+        error: BadLength,
+    },
+    /// The stream ended inside a message.
+    Truncated {
+        /// Where the message starts.
+        offset: u64,
+        /// How many bytes of it arrived.
+        have: usize,
+        /// How many bytes it has as far as known: of its header, until that is whole.
+        need: usize,
+    },
+    /// The peer broke a rule of descriptor passing.
+    Descriptor(Violation),
+    /// Descriptors fill the queue, and no marked message is there to take one.
+    TooManyDescriptors {
+        /// Where the next message starts.
+        offset: u64,
+        /// How many descriptors the queue holds.
+        capacity: usize,
+    },
+    /// The storage cannot hold the next header.
+    StorageTooSmall {
+        /// The bytes of the storage.
+        storage: usize,
+        /// The bytes of a header.
+        need: usize,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Length { offset, error } => write!(f, "at offset {offset}, {error}"),
+            Self::Truncated { offset, have, need } => write!(
+                f,
+                "the stream ended inside the message at offset {offset}, after {have} of {need} bytes"
+            ),
+            Self::Descriptor(violation) => violation.fmt(f),
+            Self::TooManyDescriptors { offset, capacity } => write!(
+                f,
+                "{capacity} descriptors arrived before offset {offset} and no message claims them"
+            ),
+            Self::StorageTooSmall { storage, need } => {
+                write!(f, "a storage of {storage} bytes cannot hold a header of {need} bytes")
+            }
+        }
+    }
+}
+
+impl error::Error for Error {}
+
+/// A peer broke the pairing rule that it is held to; see [`descriptor`](crate::descriptor).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Violation {
+    /// What was broken.
+    pub fault: Fault,
+    /// The stream offset before which the violation is reported: that of the first marked message
+    /// it affects or, when there is none, the end of the read that brought the descriptor.
+    pub offset: u64,
+}
+
+/// What a peer did wrong with descriptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fault {
+    /// One descriptor came with several marked headers.
+    Ambiguous,
+    /// A descriptor came that no message claims.
+    Unclaimed,
+    /// Several descriptors came at once.
+    Several,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let offset = self.offset;
+        match self.fault {
+            Fault::Ambiguous => write!(
+                f,
+                "one descriptor came with more than one marked message, the first at offset {offset}"
+            ),
+            Fault::Unclaimed => {
+                write!(f, "a descriptor came before offset {offset} that no message claims")
+            }
+            Fault::Several => write!(
+                f,
+                "several descriptors came at once, for or before the message at offset {offset}"
+            ),
+        }
+    }
+}
+
+impl error::Error for Violation {}
+
+/// A receive buffer has no place to read into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NoRoom {
+    /// Bytes or descriptors fill it. Messages are there: take them, then read on.
+    Full,
+    /// The stream has ended.
+    Finished,
+    /// The stream is broken.
+    Failed(Error),
+}
+
+impl fmt::Display for NoRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("the buffer is full: take messages before reading on"),
+            Self::Finished => f.write_str("the stream has ended"),
+            Self::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl error::Error for NoRoom {}
+
+/// More was said to be done than was offered.
+///
+/// The buffer did not change. `T` is what the caller handed in, given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NotOffered<T = ()> {
+    /// The bytes claimed.
+    pub claimed: usize,
+    /// The bytes offered.
+    pub offered: usize,
+    /// What the caller handed in.
+    pub returned: T,
+}
+
+impl<T> fmt::Display for NotOffered<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { claimed, offered, .. } = self;
+        write!(f, "{claimed} bytes were claimed as done where {offered} bytes were offered")
+    }
+}
+
+impl<T: fmt::Debug> error::Error for NotOffered<T> {}
+
+/// A message was not queued. Gives the descriptor back.
+///
+/// The queue did not change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Refused<F = core::convert::Infallible> {
+    /// Why.
+    pub reason: Reason,
+    /// The descriptor that was to go with the message.
+    pub descriptor: Option<F>,
+}
+
+/// Why a message was not queued, or a payload not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// It is longer than the maximum, and never fits (`ERANGE`).
+    TooLong {
+        /// Its length in bytes, header included.
+        len: usize,
+        /// The largest length allowed, in bytes.
+        max: usize,
+    },
+    /// There is no room now. It fits once the queue is flushed.
+    Full {
+        /// Its length in bytes, header included.
+        len: usize,
+        /// The bytes free.
+        free: usize,
+    },
+    /// No more descriptors can be queued until some are sent.
+    DescriptorsFull,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong { len, max } => {
+                write!(f, "a message of {len} bytes is longer than the maximum of {max} bytes")
+            }
+            Self::Full { len, free } => {
+                write!(f, "the queue has {free} bytes free, and the message {len} bytes")
+            }
+            Self::DescriptorsFull => f.write_str("the queue cannot hold another descriptor"),
+        }
+    }
+}
+
+impl error::Error for Reason {}
+
+impl<F> fmt::Display for Refused<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reason.fmt(f)
+    }
+}
+
+impl<F: fmt::Debug> error::Error for Refused<F> {}

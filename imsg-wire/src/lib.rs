@@ -1,0 +1,57 @@
+//! imsg, the message framing of OpenBSD for privilege separation, without I/O.
+//!
+//! A message is a 16-byte header, a payload, and at most one file descriptor, on a local stream
+//! socket. This crate holds every rule of the protocol; it never allocates, panics or does I/O,
+//! and has no `unsafe`. The crate `imsg-os` adds the sockets.
+//!
+//! ```text
+//! bytes read ──► RecvBuf ──► Message ──► program ──► SendBuf ──► bytes to send
+//! ```
+//!
+//! - [`split`] and [`Messages`] parse bytes that are in memory.
+//! - [`RecvBuf`] and [`SendBuf`] work on streams, over memory of the caller's.
+//! - [`Classic`], [`Modern`] and [`Any`] are the dialects; [`Detected`] tells them apart.
+//! - [`descriptor`] has the rules by which descriptors find their messages.
+//!
+//! ```
+//! use imsg_wire::{Ancillary, Header, Modern, RecvBuf, SendBuf};
+//!
+//! let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; 1024]);
+//! queue.compose(Header { id: 7, ..Header::new(1) }, b"hello", None)?;
+//!
+//! let mut received = RecvBuf::<_, _>::new(Modern::new(), [0; 1024]);
+//! while let Some(chunk) = queue.chunk() {
+//!     let spare = received.spare()?;
+//!     let n = chunk.bytes.len().min(spare.len()); // a real program sends and receives here
+//!     spare[..n].copy_from_slice(&chunk.bytes[..n]);
+//!     received.commit(n, Ancillary::Nothing)?;
+//!     queue.consume(n)?;
+//! }
+//! let message = received.next_message()?.unwrap();
+//! assert_eq!((message.header.id, message.payload), (7, &b"hello"[..]));
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
+
+#![no_std]
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod descriptor;
+mod dialect;
+mod error;
+mod header;
+mod message;
+mod payload;
+mod recv;
+mod send;
+mod storage;
+
+pub use descriptor::{Ancillary, Descriptor, Missing, Pairing};
+pub use dialect::{Any, Classic, Detected, Dialect, Endian, Modern};
+pub use error::{BadLength, Error, Fault, NoRoom, NotOffered, Reason, Refused, Violation};
+pub use header::{ClassicHeader, DEFAULT_MAX_LEN, Frame, HEADER_LEN, Header, ModernHeader};
+pub use message::{Message, Messages, split};
+pub use payload::Writer;
+pub use recv::{Messages as Received, RecvBuf};
+pub use send::{Chunk, Pending, SendBuf};
+pub use storage::Storage;

@@ -1,0 +1,380 @@
+//! The receive buffer: bytes and descriptors in, messages out.
+
+use core::convert::Infallible;
+use core::fmt;
+
+use crate::descriptor::{Ancillary, Descriptors, Pairing, Span};
+use crate::dialect::{Dialect, header_len};
+use crate::error::{Error, NoRoom, NotOffered};
+use crate::header::{DEFAULT_MAX_LEN, Frame};
+use crate::message::{Message, peek, split};
+use crate::storage::Storage;
+
+/// Collects what was read from a stream and hands out whole messages (the reading half of
+/// `struct imsgbuf`).
+///
+/// A round is: [`spare`](RecvBuf::spare) lends the place to read into, [`commit`](RecvBuf::commit)
+/// says what was read, [`next_message`](RecvBuf::next_message) takes messages until there are no
+/// more. Nothing is copied but the beginning of a message at the end of the storage, which moves
+/// to the front when there is nothing before it.
+///
+/// `D` is the dialect, `S` the [`Storage`], `F` the type of a descriptor, and `N` how many
+/// descriptors can be held before their messages are taken; at least two, and two are enough for
+/// a peer under [`Pairing::Exact`] when messages are taken after each read.
+///
+/// ```
+/// use imsg_wire::{Ancillary, Descriptor, Header, Modern, RecvBuf, SendBuf};
+///
+/// let mut sender: SendBuf<_, _, &str> = SendBuf::new(Modern::new(), [0; 64]);
+/// sender.compose(Header::new(1), b"take this", Some("descriptor"))?;
+///
+/// let mut receiver: RecvBuf<_, _, &str> = RecvBuf::new(Modern::new(), [0; 64]);
+/// receiver.allow_descriptors();
+/// let sent = sender.chunk().unwrap();
+/// let n = sent.bytes.len();
+/// receiver.spare()?[..n].copy_from_slice(sent.bytes);
+/// receiver.commit(n, Ancillary::One(*sent.descriptor.unwrap()))?;
+///
+/// let message = receiver.next_message()?.unwrap();
+/// assert_eq!(message.payload, b"take this");
+/// assert_eq!(message.descriptor, Descriptor::Here("descriptor"));
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
+pub struct RecvBuf<D, S, F = Infallible, const N: usize = 8> {
+    storage: S,
+    state: State<D, F, N>,
+}
+
+/// All but the bytes, so that messages can borrow those while this goes on.
+struct State<D, F, const N: usize> {
+    dialect: D,
+    max_len: usize,
+    /// Where the next message starts in the storage.
+    start: usize,
+    /// Where the bytes received end in the storage.
+    end: usize,
+    /// The stream offset of `start`.
+    offset: u64,
+    /// The bytes lent by `spare` and not committed yet.
+    offered: usize,
+    finished: bool,
+    failed: Option<Error>,
+    descriptors: Descriptors<F, N>,
+}
+
+impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
+    /// An empty buffer over `storage`.
+    ///
+    /// The largest message is 16384 bytes, or what the storage holds if that is less.
+    pub fn new(dialect: D, storage: S) -> Self {
+        let max_len = DEFAULT_MAX_LEN.min(storage.bytes().len()).min(dialect.max_len());
+        let descriptors = Descriptors::new(dialect.pairing());
+        Self {
+            storage,
+            state: State {
+                dialect,
+                max_len,
+                start: 0,
+                end: 0,
+                offset: 0,
+                offered: 0,
+                finished: false,
+                failed: None,
+                descriptors,
+            },
+        }
+    }
+
+    /// Sets the largest message to be accepted, in bytes, header included, and returns what was
+    /// set: no less than a header, no more than the storage holds or the dialect can state
+    /// (`imsgbuf_set_maxsize`, which counts the payload only).
+    pub fn set_max_len(&mut self, max_len: usize) -> usize {
+        let most = self.state.dialect.max_len().min(self.storage.bytes().len());
+        self.state.max_len = max_len.max(header_len::<D>()).min(most);
+        self.state.max_len
+    }
+
+    /// The largest message accepted, in bytes, header included.
+    pub fn max_len(&self) -> usize {
+        self.state.max_len
+    }
+
+    /// Sets the rule that pairs descriptors with messages, in place of the default of the dialect.
+    ///
+    /// To be called before anything is received: descriptors that are already there are paired by
+    /// the new rule.
+    pub fn set_pairing(&mut self, rule: Pairing) {
+        self.state.descriptors.set_rule(rule);
+    }
+
+    /// Allows descriptors to be received from here on (`imsgbuf_allow_fdpass`).
+    ///
+    /// Until then nothing asks the kernel for them, and a marked message says that its descriptor
+    /// was [not allowed](crate::Missing::NotAllowed).
+    pub fn allow_descriptors(&mut self) {
+        let received = self.state.unread() as u64;
+        self.state.descriptors.allow_from(self.state.offset.wrapping_add(received));
+    }
+
+    /// Whether descriptors may be received.
+    pub fn descriptors_allowed(&self) -> bool {
+        self.state.descriptors.is_allowed()
+    }
+
+    /// Lends the place to read into. It is never empty.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRoom::Full`] when messages must be taken first, [`NoRoom::Finished`] after
+    /// [`finish`](RecvBuf::finish), and [`NoRoom::Failed`] when the stream is broken.
+    pub fn spare(&mut self) -> Result<&mut [u8], NoRoom> {
+        let state = &mut self.state;
+        state.offered = 0;
+        if let Some(error) = state.failed {
+            return Err(NoRoom::Failed(error));
+        }
+        if state.finished {
+            return Err(NoRoom::Finished);
+        }
+        let ready = state.is_ready(self.storage.bytes());
+        let bytes = self.storage.bytes_mut();
+        if !ready {
+            state.move_to_front(bytes);
+        }
+        let storage = bytes.len();
+        let full = if state.descriptors.is_full() {
+            Some(Error::TooManyDescriptors { offset: state.offset, capacity: N })
+        } else if state.end >= storage {
+            Some(Error::StorageTooSmall { storage, need: header_len::<D>() })
+        } else {
+            None
+        };
+        match full {
+            Some(_) if ready => Err(NoRoom::Full),
+            Some(error) => Err(NoRoom::Failed(state.fail(error))),
+            None => {
+                let spare = bytes.get_mut(state.end..).unwrap_or_default();
+                state.offered = spare.len();
+                Ok(spare)
+            }
+        }
+    }
+
+    /// Says that the first `n` bytes that [`spare`](RecvBuf::spare) lent were read, and what came
+    /// with them.
+    ///
+    /// # Errors
+    ///
+    /// [`NotOffered`] when `n` is more than was lent; nothing is received then, and what came with
+    /// the bytes is given back.
+    pub fn commit(
+        &mut self,
+        n: usize,
+        ancillary: Ancillary<F>,
+    ) -> Result<(), NotOffered<Ancillary<F>>> {
+        let state = &mut self.state;
+        let offered = state.offered;
+        let not_offered = |returned| NotOffered { claimed: n, offered, returned };
+        if n > offered {
+            return Err(not_offered(ancillary));
+        }
+        let start = state.offset.wrapping_add(state.unread() as u64);
+        let range = Span { start, end: start.wrapping_add(n as u64) };
+        state.descriptors.arrived(range, ancillary).map_err(not_offered)?;
+        state.end = state.end.saturating_add(n);
+        state.offered = 0;
+        Ok(())
+    }
+
+    /// Says that the stream has ended: nothing more will be read.
+    ///
+    /// The messages that arrived can still be taken; after them comes an
+    /// [error](Error::Truncated) if the stream ended inside a message.
+    pub fn finish(&mut self) {
+        self.state.finished = true;
+        self.state.offered = 0;
+    }
+
+    /// Whether [`finish`](RecvBuf::finish) was called.
+    pub fn is_finished(&self) -> bool {
+        self.state.finished
+    }
+
+    /// Whether [`next_message`](RecvBuf::next_message) has a message or an error to return.
+    pub fn is_ready(&self) -> bool {
+        self.state.is_ready(self.storage.bytes())
+    }
+
+    /// Takes the next message (`imsgbuf_get`); `None` when none is complete.
+    ///
+    /// # Errors
+    ///
+    /// What broke the stream, after all messages that came before it. The buffer then stays
+    /// failed, and has closed all descriptors that it held.
+    #[inline]
+    pub fn next_message(&mut self) -> Result<Option<Message<'_, F>>, Error> {
+        self.state.take(self.storage.bytes())
+    }
+
+    /// Iterates over the messages that are complete. They borrow the buffer, not the iterator, so
+    /// that several can be held at a time.
+    ///
+    /// An error is the last item.
+    pub fn messages(&mut self) -> Messages<'_, D, F, N> {
+        Messages { bytes: self.storage.bytes(), state: &mut self.state, failed: false }
+    }
+
+    /// The stream offset of the next message, in bytes.
+    pub fn offset(&self) -> u64 {
+        self.state.offset
+    }
+}
+
+impl<D: Dialect, F, const N: usize> State<D, F, N> {
+    fn unread(&self) -> usize {
+        self.end.saturating_sub(self.start)
+    }
+
+    /// Must not be called while a complete message is there, as that could be moved any number of
+    /// times.
+    fn move_to_front(&mut self, bytes: &mut [u8]) {
+        if self.start == 0 {
+            return;
+        }
+        if self.start < self.end && self.end <= bytes.len() {
+            bytes.copy_within(self.start..self.end, 0);
+        }
+        self.end = self.unread();
+        self.start = 0;
+    }
+
+    fn is_ready(&self, bytes: &[u8]) -> bool {
+        if self.failed.is_some() {
+            return true;
+        }
+        let unread = bytes.get(self.start..self.end).unwrap_or_default();
+        match split(&self.dialect, unread, self.max_len) {
+            Ok(Some(_)) | Err(_) => true,
+            Ok(None) if self.descriptors.violation(self.offset).is_some() => true,
+            Ok(None) => self.finished && self.end_of_stream(unread).is_some(),
+        }
+    }
+
+    #[inline]
+    fn take<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Message<'a, F>>, Error> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        match self.try_take(bytes) {
+            Ok(message) => Ok(message),
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    #[inline]
+    fn try_take<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Message<'a, F>>, Error> {
+        let unread = bytes.get(self.start..self.end).unwrap_or_default();
+        self.descriptors.advance(self.offset).map_err(Error::Descriptor)?;
+        let parsed = split(&self.dialect, unread, self.max_len)
+            .map_err(|error| Error::Length { offset: self.offset, error })?;
+        let Some((frame, payload, rest)) = parsed else {
+            let error = if self.finished { self.end_of_stream(unread) } else { None };
+            return error.map_or(Ok(None), Err);
+        };
+        let end = self.offset.wrapping_add(frame.len as u64);
+        let message = Span { start: self.offset, end };
+        let header_end = self.offset.wrapping_add(header_len::<D>() as u64);
+        let dialect = &self.dialect;
+        let max_len = self.max_len;
+        let descriptor = self
+            .descriptors
+            .claim(message, header_end, frame.marked, |until| {
+                has_mark(dialect, rest, max_len, until.saturating_sub(end))
+            })
+            .map_err(Error::Descriptor)?;
+        self.start = self.start.saturating_add(frame.len);
+        self.offset = end;
+        Ok(Some(Message { header: frame.header, payload, descriptor }))
+    }
+
+    /// What is wrong with a stream that ends here, behind `unread`, which is no whole message.
+    #[cold]
+    fn end_of_stream(&self, unread: &[u8]) -> Option<Error> {
+        if unread.is_empty() {
+            return self.descriptors.violation_at_end(self.offset).map(Error::Descriptor);
+        }
+        let need = match peek(&self.dialect, unread, self.max_len) {
+            Ok(Some(frame)) => frame.len,
+            _ => header_len::<D>(),
+        };
+        Some(Error::Truncated { offset: self.offset, have: unread.len(), need })
+    }
+
+    #[cold]
+    fn fail(&mut self, error: Error) -> Error {
+        self.descriptors.clear();
+        self.failed = Some(error);
+        error
+    }
+}
+
+/// Whether a marked header lies wholly in the first `len` bytes of `bytes`, which start with one.
+#[cold]
+fn has_mark<D: Dialect>(dialect: &D, mut bytes: &[u8], max_len: usize, len: u64) -> bool {
+    let mut left = usize::try_from(len).unwrap_or(usize::MAX);
+    while left >= header_len::<D>() {
+        let Ok(Some(Frame { len, marked, .. })) = peek(dialect, bytes, max_len) else {
+            return false;
+        };
+        if marked {
+            return true;
+        }
+        let Some(rest) = bytes.get(len..) else {
+            return false;
+        };
+        bytes = rest;
+        left = left.saturating_sub(len);
+    }
+    false
+}
+
+/// The complete messages of a [`RecvBuf`]; see [`RecvBuf::messages`].
+pub struct Messages<'a, D, F, const N: usize> {
+    bytes: &'a [u8],
+    state: &'a mut State<D, F, N>,
+    failed: bool,
+}
+
+impl<'a, D: Dialect, F, const N: usize> Iterator for Messages<'a, D, F, N> {
+    type Item = Result<Message<'a, F>, Error>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let item = self.state.take(self.bytes).transpose();
+        self.failed = matches!(item, Some(Err(_)));
+        item
+    }
+}
+
+impl<D, S, F, const N: usize> fmt::Debug for RecvBuf<D, S, F, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = &self.state;
+        f.debug_struct("RecvBuf")
+            .field("unread", &state.end.saturating_sub(state.start))
+            .field("offset", &state.offset)
+            .field("max_len", &state.max_len)
+            .field("finished", &state.finished)
+            .field("failed", &state.failed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<D, F, const N: usize> fmt::Debug for Messages<'_, D, F, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unread = self.state.end.saturating_sub(self.state.start);
+        f.debug_struct("Messages").field("unread", &unread).finish_non_exhaustive()
+    }
+}

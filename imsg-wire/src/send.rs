@@ -1,0 +1,490 @@
+//! The send buffer: messages in, bytes and descriptors out.
+
+use core::convert::Infallible;
+use core::fmt;
+
+use heapless::Deque;
+use zerocopy::{Immutable, IntoBytes};
+
+use crate::dialect::{Dialect, header_len};
+use crate::error::{NotOffered, Reason, Refused};
+use crate::header::{DEFAULT_MAX_LEN, Frame, Header};
+use crate::message::{Message, peek};
+use crate::payload::Writer;
+use crate::storage::Storage;
+
+/// Queues messages and says what to send next (the writing half of `struct imsgbuf`).
+///
+/// A round is: [`compose`](SendBuf::compose) messages, send what [`chunk`](SendBuf::chunk) shows,
+/// and tell [`consume`](SendBuf::consume) how much of it the kernel took.
+///
+/// Messages lie one behind the other in the storage. Bytes move to its front only when that frees
+/// at least as many bytes as it moves, so a message may be [refused](Reason::Full) once more than
+/// half of the storage is queued; in an empty queue every message up to the maximum fits.
+///
+/// `D` is the dialect, `S` the [`Storage`], `F` the type of a descriptor, and `N` how many
+/// descriptors can be queued.
+///
+/// ```
+/// use imsg_wire::{Header, Modern, SendBuf};
+///
+/// let mut queue: SendBuf<_, _, &str> = SendBuf::new(Modern::new(), [0; 256]);
+/// queue.compose(Header::new(1), b"first", None)?;
+/// queue.compose(Header::new(2), b"second", Some("descriptor"))?;
+/// queue.compose(Header::new(3), b"third", None)?;
+///
+/// // A send with a descriptor begins with the message that owns it.
+/// let chunk = queue.chunk().unwrap();
+/// assert_eq!((chunk.bytes.len(), chunk.descriptor), (16 + 5, None));
+/// assert_eq!(queue.consume(16 + 5)?, None);
+///
+/// let chunk = queue.chunk().unwrap();
+/// assert_eq!(chunk.bytes.len(), 16 + 6 + 16 + 5);
+/// assert_eq!(chunk.descriptor, Some(&"descriptor"));
+/// // The kernel has it with the first byte: it can be closed here.
+/// assert_eq!(queue.consume(1)?, Some("descriptor"));
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
+pub struct SendBuf<D, S, F = Infallible, const N: usize = 16> {
+    storage: S,
+    state: State<D, F, N>,
+}
+
+/// What to send next, by one `sendmsg`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk<'a, F> {
+    /// The bytes; never empty.
+    pub bytes: &'a [u8],
+    /// The descriptor that belongs to the first byte.
+    pub descriptor: Option<&'a F>,
+}
+
+/// All but the bytes, so that a [`Writer`] can fill those while it holds this.
+struct State<D, F, const N: usize> {
+    dialect: D,
+    max_len: usize,
+    pid: u32,
+    /// Where the bytes to send start in the storage.
+    start: usize,
+    /// Where they end.
+    end: usize,
+    /// How many bytes behind `start` the first message starts that has not been begun to be sent.
+    boundary: usize,
+    /// How many messages were not sent completely.
+    messages: usize,
+    /// The stream offset of `start`.
+    offset: u64,
+    /// Descriptors with the stream offsets of their messages.
+    descriptors: Deque<(u64, F), N>,
+}
+
+impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
+    /// An empty queue over `storage`.
+    ///
+    /// The largest message is 16384 bytes, or what the storage holds if that is less.
+    pub fn new(dialect: D, storage: S) -> Self {
+        let max_len = DEFAULT_MAX_LEN.min(storage.bytes().len()).min(dialect.max_len());
+        Self {
+            storage,
+            state: State {
+                dialect,
+                max_len,
+                pid: 0,
+                start: 0,
+                end: 0,
+                boundary: 0,
+                messages: 0,
+                offset: 0,
+                descriptors: Deque::new(),
+            },
+        }
+    }
+
+    /// Sets the largest message to be composed, in bytes, header included, and returns what was
+    /// set: no less than a header, no more than the storage holds or the dialect can state
+    /// (`imsgbuf_set_maxsize`, which counts the payload only).
+    pub fn set_max_len(&mut self, max_len: usize) -> usize {
+        let most = self.state.dialect.max_len().min(self.storage.bytes().len());
+        self.state.max_len = max_len.max(header_len::<D>()).min(most);
+        self.state.max_len
+    }
+
+    /// The largest message that can be composed, in bytes, header included.
+    pub fn max_len(&self) -> usize {
+        self.state.max_len
+    }
+
+    /// Sets the pid that stands in composed messages whose header says 0: that of this process.
+    pub fn set_pid(&mut self, pid: u32) {
+        self.state.pid = pid;
+    }
+
+    /// Queues a message (`imsg_compose`, `imsg_compose_ibuf`). The payload is bytes, or any value
+    /// that `zerocopy` can see as bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] when the message is too long or there is no room; nothing is queued then, and
+    /// the descriptor is given back.
+    #[inline]
+    pub fn compose<T: IntoBytes + Immutable + ?Sized>(
+        &mut self,
+        header: Header,
+        payload: &T,
+        descriptor: Option<F>,
+    ) -> Result<(), Refused<F>> {
+        self.compose_parts(header, &[payload.as_bytes()], descriptor)
+    }
+
+    /// Queues a message whose payload is all of `parts`, one behind the other (`imsg_composev`).
+    ///
+    /// # Errors
+    ///
+    /// As [`compose`](SendBuf::compose).
+    #[inline]
+    pub fn compose_parts(
+        &mut self,
+        header: Header,
+        parts: &[&[u8]],
+        descriptor: Option<F>,
+    ) -> Result<(), Refused<F>> {
+        let header = self.state.sign(header);
+        self.state.append(self.storage.bytes_mut(), header, parts, descriptor)
+    }
+
+    /// Queues a received message again, with the pid that it has (`imsg_forward`).
+    ///
+    /// A descriptor goes with it only if it is named; C drops it.
+    ///
+    /// ```
+    /// use imsg_wire::{Descriptor, Header, Message, Modern, SendBuf};
+    ///
+    /// # fn main() -> Result<(), imsg_wire::Refused<&'static str>> {
+    /// let mut message = Message {
+    ///     header: Header { pid: 77, ..Header::new(1) },
+    ///     payload: b"hello",
+    ///     descriptor: Descriptor::Here("descriptor"),
+    /// };
+    /// let mut queue: SendBuf<_, _, &str> = SendBuf::new(Modern::new(), [0; 64]);
+    /// let descriptor = message.descriptor.take();
+    /// queue.forward(&message, descriptor)?;
+    /// assert_eq!(queue.chunk().unwrap().descriptor, Some(&"descriptor"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`compose`](SendBuf::compose).
+    pub fn forward<G>(
+        &mut self,
+        message: &Message<'_, G>,
+        descriptor: Option<F>,
+    ) -> Result<(), Refused<F>> {
+        let bytes = self.storage.bytes_mut();
+        self.state.append(bytes, message.header, &[message.payload], descriptor)
+    }
+
+    /// Begins a message whose payload is written in place (`imsg_create`).
+    ///
+    /// It is queued by [`Writer::close`], and forgotten when the writer is dropped before that.
+    ///
+    /// ```
+    /// use imsg_wire::{Header, Modern, SendBuf};
+    ///
+    /// let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; 64]);
+    /// let mut message = queue.create(Header::new(1), None)?;
+    /// message.add(b"in ")?;
+    /// message.add(b"place")?;
+    /// message.close();
+    /// queue.create(Header::new(2), None)?.add(b"given up")?;
+    /// assert_eq!(queue.queue_len(), 1);
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] when there is no room for a header or for the descriptor, which is given back.
+    pub fn create(
+        &mut self,
+        header: Header,
+        descriptor: Option<F>,
+    ) -> Result<Writer<'_, Pending<'_, D, F, N>>, Refused<F>> {
+        let header = self.state.sign(header);
+        self.state.create(self.storage.bytes_mut(), header, descriptor)
+    }
+
+    /// What to send next; `None` when the queue is empty.
+    ///
+    /// It begins with the message that owns its descriptor, and ends where the next descriptor's
+    /// message starts. Sending less than all of it is fine.
+    #[inline]
+    pub fn chunk(&self) -> Option<Chunk<'_, F>> {
+        let bytes = self.storage.bytes().get(self.state.start..)?.get(..self.state.chunk_len())?;
+        if bytes.is_empty() {
+            return None;
+        }
+        Some(Chunk { bytes, descriptor: self.state.first_descriptor() })
+    }
+
+    /// Says that the kernel took the first `n` bytes of the [`chunk`](SendBuf::chunk), and gives
+    /// back the descriptor that went with them, to be closed.
+    ///
+    /// # Errors
+    ///
+    /// [`NotOffered`] when `n` is more than the chunk has; nothing is consumed then.
+    #[inline]
+    pub fn consume(&mut self, n: usize) -> Result<Option<F>, NotOffered> {
+        self.state.consume(self.storage.bytes(), n)
+    }
+
+    /// How many messages were queued and not sent completely (`imsgbuf_queuelen`).
+    pub fn queue_len(&self) -> usize {
+        self.state.messages
+    }
+
+    /// How many bytes are queued, headers included.
+    pub fn queue_bytes(&self) -> usize {
+        self.state.queued()
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.state.queued() == 0
+    }
+}
+
+impl<D: Dialect, F, const N: usize> State<D, F, N> {
+    /// A pid of 0 stands for this process.
+    #[inline]
+    fn sign(&self, header: Header) -> Header {
+        if header.pid == 0 { Header { pid: self.pid, ..header } } else { header }
+    }
+
+    #[inline]
+    fn queued(&self) -> usize {
+        self.end.saturating_sub(self.start)
+    }
+
+    #[inline]
+    fn append(
+        &mut self,
+        bytes: &mut [u8],
+        header: Header,
+        parts: &[&[u8]],
+        descriptor: Option<F>,
+    ) -> Result<(), Refused<F>> {
+        let len = parts.iter().fold(header_len::<D>(), |len, part| len.saturating_add(part.len()));
+        let frame = Frame { header, len, marked: descriptor.is_some() };
+        match self.write(bytes, &frame, parts) {
+            Ok(()) => {
+                self.queue(len, descriptor);
+                Ok(())
+            }
+            Err(reason) => Err(Refused { reason, descriptor }),
+        }
+    }
+
+    #[inline]
+    fn write(&mut self, bytes: &mut [u8], frame: &Frame, parts: &[&[u8]]) -> Result<(), Reason> {
+        let len = frame.len;
+        if len > self.max_len {
+            return Err(Reason::TooLong { len, max: self.max_len });
+        }
+        self.admit(frame.marked)?;
+        let space = self.space(bytes, len);
+        let full = Reason::Full { len, free: space.len() };
+        let Some(space) = space.get_mut(..len) else {
+            return Err(full);
+        };
+        let Some((raw, mut payload)) = space.split_at_mut_checked(header_len::<D>()) else {
+            return Err(full);
+        };
+        let header = self.dialect.encode(frame);
+        let written = header.write_to(raw);
+        for part in parts {
+            let Some((place, rest)) = payload.split_at_mut_checked(part.len()) else {
+                return Err(full);
+            };
+            if part.write_to(place).is_err() {
+                return Err(full);
+            }
+            payload = rest;
+        }
+        written.map_err(|_| full)
+    }
+
+    /// Whether another descriptor, if the message has one, can be queued.
+    #[inline]
+    fn admit(&self, marked: bool) -> Result<(), Reason> {
+        if marked && self.descriptors.is_full() { Err(Reason::DescriptorsFull) } else { Ok(()) }
+    }
+
+    /// The free bytes, after an attempt to make them `wanted` at least.
+    #[inline]
+    fn space<'a>(&mut self, bytes: &'a mut [u8], wanted: usize) -> &'a mut [u8] {
+        if bytes.len().saturating_sub(self.end) < wanted {
+            self.move_to_front(bytes);
+        }
+        bytes.get_mut(self.end..).unwrap_or_default()
+    }
+
+    /// Moves what is queued to the front, when that frees at least as many bytes as it moves.
+    fn move_to_front(&mut self, bytes: &mut [u8]) {
+        let queued = self.queued();
+        if self.start < queued || self.end > bytes.len() {
+            return;
+        }
+        if queued > 0 {
+            bytes.copy_within(self.start..self.end, 0);
+        }
+        self.start = 0;
+        self.end = queued;
+    }
+
+    /// Counts the `len` bytes that were written behind the queue in.
+    #[inline]
+    fn queue(&mut self, len: usize, descriptor: Option<F>) {
+        if let Some(descriptor) = descriptor {
+            let offset = self.offset.wrapping_add(self.queued() as u64);
+            // There is room, as `admit` was asked and nothing was queued since.
+            let _ = self.descriptors.push_back((offset, descriptor));
+        }
+        self.end = self.end.saturating_add(len);
+        self.messages = self.messages.saturating_add(1);
+    }
+
+    fn create<'a>(
+        &'a mut self,
+        bytes: &'a mut [u8],
+        header: Header,
+        descriptor: Option<F>,
+    ) -> Result<Writer<'a, Pending<'a, D, F, N>>, Refused<F>> {
+        if let Err(reason) = self.admit(descriptor.is_some()) {
+            return Err(Refused { reason, descriptor });
+        }
+        let len = header_len::<D>();
+        let max = self.max_len.saturating_sub(len);
+        let space = self.space(bytes, self.max_len);
+        let free = space.len();
+        let Some((raw, payload)) = space.split_at_mut_checked(len) else {
+            let reason = Reason::Full { len, free };
+            return Err(Refused { reason, descriptor });
+        };
+        Ok(Writer::over(payload, max, Pending { state: self, raw, header, descriptor }))
+    }
+
+    #[inline]
+    fn first_descriptor(&self) -> Option<&F> {
+        let (offset, descriptor) = self.descriptors.front()?;
+        (*offset == self.offset).then_some(descriptor)
+    }
+
+    /// How many bytes can be sent before the next descriptor but one that belongs to the first.
+    #[inline]
+    fn chunk_len(&self) -> usize {
+        let queued = self.queued();
+        if self.descriptors.is_empty() {
+            return queued;
+        }
+        let next = self.descriptors.iter().map(|(offset, _)| *offset).find(|at| *at != self.offset);
+        match next {
+            Some(at) => usize::try_from(at.wrapping_sub(self.offset)).unwrap_or(queued),
+            None => queued,
+        }
+    }
+
+    #[inline]
+    fn consume(&mut self, bytes: &[u8], n: usize) -> Result<Option<F>, NotOffered> {
+        let offered = self.chunk_len();
+        if n > offered {
+            return Err(NotOffered { claimed: n, offered, returned: () });
+        }
+        if n == 0 {
+            return Ok(None);
+        }
+        let sent = self.first_descriptor().is_some();
+        let descriptor = if sent { self.descriptors.pop_front() } else { None };
+        self.count_sent(bytes, n);
+        self.start = self.start.saturating_add(n);
+        self.offset = self.offset.wrapping_add(n as u64);
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        }
+        Ok(descriptor.map(|(_, descriptor)| descriptor))
+    }
+
+    /// Takes the messages off the count that end within the next `n` bytes.
+    #[inline]
+    fn count_sent(&mut self, bytes: &[u8], n: usize) {
+        if n == self.queued() {
+            self.messages = 0;
+            self.boundary = 0;
+            return;
+        }
+        self.count_partly_sent(bytes, n);
+    }
+
+    fn count_partly_sent(&mut self, bytes: &[u8], n: usize) {
+        // `boundary` is where the message ends whose first bytes were sent before, if any.
+        let partly = self.boundary > 0;
+        if partly && self.boundary <= n {
+            self.messages = self.messages.saturating_sub(1);
+        }
+        while self.boundary < n {
+            let at = self.start.saturating_add(self.boundary);
+            let rest = bytes.get(at..self.end).unwrap_or_default();
+            let Ok(Some(frame)) = peek(&self.dialect, rest, usize::MAX) else {
+                break;
+            };
+            self.boundary = self.boundary.saturating_add(frame.len);
+            if self.boundary <= n {
+                self.messages = self.messages.saturating_sub(1);
+            }
+        }
+        self.boundary = self.boundary.saturating_sub(n);
+    }
+}
+
+/// What a [`Writer`] over the space of a [`SendBuf`] holds until its message is closed.
+pub struct Pending<'a, D: Dialect, F, const N: usize> {
+    state: &'a mut State<D, F, N>,
+    raw: &'a mut [u8],
+    header: Header,
+    descriptor: Option<F>,
+}
+
+impl<D: Dialect, F, const N: usize> Pending<'_, D, F, N> {
+    /// Queues the message, whose payload has `payload_len` bytes.
+    pub(crate) fn close(self, payload_len: usize) {
+        let len = header_len::<D>().saturating_add(payload_len);
+        let frame = Frame { header: self.header, len, marked: self.descriptor.is_some() };
+        if self.state.dialect.encode(&frame).write_to(self.raw).is_ok() {
+            self.state.queue(len, self.descriptor);
+        }
+    }
+
+    /// The descriptor, given back as the message is given up.
+    pub(crate) fn abandon(self) -> Option<F> {
+        self.descriptor
+    }
+}
+
+impl<D: Dialect, F, const N: usize> fmt::Debug for Pending<'_, D, F, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pending").field("header", &self.header).finish_non_exhaustive()
+    }
+}
+
+impl<D, S, F, const N: usize> fmt::Debug for SendBuf<D, S, F, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = &self.state;
+        f.debug_struct("SendBuf")
+            .field("messages", &state.messages)
+            .field("bytes", &state.end.saturating_sub(state.start))
+            .field("descriptors", &state.descriptors.len())
+            .field("max_len", &state.max_len)
+            .finish_non_exhaustive()
+    }
+}
