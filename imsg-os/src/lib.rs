@@ -1,1 +1,40 @@
-pub fn x() {}
+//! imsg over Unix sockets: whole messages, and file descriptors, between processes.
+//!
+//! A [`Channel`] is a stream socket with a queue of messages in each direction. It never allocates
+//! after construction. The protocol is in [`imsg_wire`], whose types are re-exported here; this
+//! crate makes the system calls.
+//!
+//! ```
+//! use imsg_os::{Channel, Descriptor, Header, Modern};
+//! use std::io::Read;
+//!
+//! let (mut parent, mut worker) = Channel::pair(Modern::new())?;
+//! worker.rx.allow_descriptors();
+//!
+//! let file = std::fs::File::open("Cargo.toml")?;
+//! parent.tx.compose(Header::new(1), b"read this", Some(file.into()))?;
+//! parent.tx.flush()?;
+//!
+//! let message = worker.rx.recv()?.expect("the parent is there");
+//! assert_eq!(message.payload, b"read this");
+//! let Descriptor::Here(file) = message.descriptor else { panic!("no descriptor") };
+//! let mut text = String::new();
+//! std::fs::File::from(file).read_to_string(&mut text)?;
+//! assert!(text.contains("imsg"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![deny(missing_docs)]
+#![deny(unsafe_code)]
+
+mod channel;
+mod error;
+mod sys;
+
+pub use channel::{Channel, Read, Receiver, Sender, Written};
+pub use error::{NotAStream, RecvError};
+pub use imsg_wire::{
+    Any, Classic, DEFAULT_MAX_LEN, Descriptor, Dialect, Endian, Header, Message, Missing, Modern,
+    Pairing, Reason, Refused, Storage,
+};
+pub use sys::{Credentials, inherited};

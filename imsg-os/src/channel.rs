@@ -1,0 +1,436 @@
+//! A stream socket with a receive buffer and a send buffer.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use imsg_wire::{
+    DEFAULT_MAX_LEN, Dialect, Header, Message, Modern, NoRoom, Pairing, Pending, Received, RecvBuf,
+    Refused, SendBuf, Storage, Writer,
+};
+use zerocopy::{Immutable, IntoBytes};
+
+use crate::error::{NotAStream, RecvError};
+use crate::sys::{self, Credentials, Interest};
+
+/// How many descriptors a receiver holds before their messages are taken.
+const RECEIVED: usize = 8;
+
+/// How many descriptors a sender queues.
+const QUEUED: usize = 16;
+
+/// The bytes of each buffer of a [`Channel::new`]: four of the largest messages.
+const BUFFER: usize = 4 * DEFAULT_MAX_LEN;
+
+/// A stream socket that carries messages both ways (`struct imsgbuf`).
+///
+/// The halves are separate fields, so that a reply can be composed while the message that it
+/// answers is still borrowed. They can also be moved apart, into two threads.
+///
+/// Whether the calls block is up to the socket; [`Receiver::recv`] and [`Sender::flush`] wait on
+/// either kind.
+///
+/// ```
+/// use imsg_os::{Channel, Header, Modern};
+///
+/// let (mut client, mut server) = Channel::pair(Modern::new())?;
+/// client.tx.compose(Header { id: 5, ..Header::new(1) }, b"ping", None)?;
+/// client.tx.flush()?;
+///
+/// let request = server.rx.recv()?.expect("a request");
+/// let reply = Header { id: request.header.id, ..Header::new(2) };
+/// server.tx.compose(reply, request.payload, None)?;
+/// server.tx.flush()?;
+/// drop(server);
+///
+/// assert_eq!(client.rx.recv()?.expect("a reply").payload, b"ping");
+/// assert!(client.rx.recv()?.is_none(), "the server hung up");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Channel<D: Dialect = Modern, S: Storage = Box<[u8]>> {
+    /// The receiving half.
+    pub rx: Receiver<D, S>,
+    /// The sending half.
+    pub tx: Sender<D, S>,
+}
+
+impl<D: Dialect + Copy> Channel<D> {
+    /// A channel over a connected stream socket (`imsgbuf_init`), with a buffer of 64 KiB for each
+    /// direction.
+    ///
+    /// # Errors
+    ///
+    /// [`NotAStream`] when it is something else; it is given back.
+    pub fn new(socket: impl Into<OwnedFd>, dialect: D) -> Result<Self, NotAStream> {
+        let buffer = || vec![0; BUFFER].into_boxed_slice();
+        Self::with_storage(socket, dialect, buffer(), buffer())
+    }
+
+    /// Two channels that are connected to each other.
+    ///
+    /// # Errors
+    ///
+    /// What `socketpair` says.
+    pub fn pair(dialect: D) -> io::Result<(Self, Self)> {
+        let (one, other) = UnixStream::pair()?;
+        Ok((Self::new(one, dialect)?, Self::new(other, dialect)?))
+    }
+}
+
+impl<D: Dialect + Copy, S: Storage> Channel<D, S> {
+    /// A channel over a connected stream socket, with the given memory for what is received and
+    /// for what is to be sent.
+    ///
+    /// ```
+    /// use imsg_os::{Channel, Classic};
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// let (socket, _peer) = UnixStream::pair()?;
+    /// let (mut received, mut queued) = ([0; 4096], [0; 1024]);
+    /// let channel =
+    ///     Channel::with_storage(socket, Classic::new(), &mut received[..], &mut queued[..])?;
+    /// assert_eq!(channel.rx.max_len(), 4096);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`NotAStream`] when it is something else; it is given back.
+    pub fn with_storage(
+        socket: impl Into<OwnedFd>,
+        dialect: D,
+        received: S,
+        queued: S,
+    ) -> Result<Self, NotAStream> {
+        let socket = socket.into();
+        if let Err(error) = sys::require_stream(socket.as_fd()) {
+            return Err(NotAStream { socket, error });
+        }
+        let socket = Arc::new(socket);
+        let rx = Receiver { socket: Arc::clone(&socket), buf: RecvBuf::new(dialect, received) };
+        let mut tx = Sender { socket, buf: SendBuf::new(dialect, queued) };
+        tx.buf.set_pid(std::process::id());
+        Ok(Self { rx, tx })
+    }
+}
+
+impl<D: Dialect, S: Storage> Channel<D, S> {
+    /// Who is at the other end: the process that connected, or that made the socket pair, at the
+    /// time that it did.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn peer_credentials(&self) -> io::Result<Credentials> {
+        sys::peer_credentials(self.as_fd())
+    }
+}
+
+impl<D: Dialect, S: Storage> AsFd for Channel<D, S> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.rx.as_fd()
+    }
+}
+
+impl<D: Dialect, S: Storage> AsRawFd for Channel<D, S> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.rx.as_raw_fd()
+    }
+}
+
+/// Takes the socket out; what is in the buffers is lost.
+///
+/// Fails, and gives the channel back, when the two halves are not of the same channel, so that
+/// the socket has another owner.
+impl<D: Dialect, S: Storage> TryFrom<Channel<D, S>> for OwnedFd {
+    type Error = Channel<D, S>;
+
+    fn try_from(channel: Channel<D, S>) -> Result<Self, Self::Error> {
+        let Channel { rx, tx } = channel;
+        if !Arc::ptr_eq(&rx.socket, &tx.socket) {
+            return Err(Channel { rx, tx });
+        }
+        let Sender { socket, buf } = tx;
+        drop(socket);
+        match Arc::try_unwrap(rx.socket) {
+            Ok(socket) => Ok(socket),
+            Err(socket) => {
+                let tx = Sender { socket: Arc::clone(&socket), buf };
+                Err(Channel { rx: Receiver { socket, buf: rx.buf }, tx })
+            }
+        }
+    }
+}
+
+/// The receiving half of a [`Channel`].
+pub struct Receiver<D: Dialect = Modern, S: Storage = Box<[u8]>> {
+    socket: Arc<OwnedFd>,
+    buf: RecvBuf<D, S, OwnedFd, RECEIVED>,
+}
+
+/// What a [`Receiver::read`] brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Read {
+    /// Data: there may be messages now.
+    Data,
+    /// The socket is non-blocking, and there was nothing.
+    WouldBlock,
+    /// The peer has closed its end. Messages may still be there.
+    Closed,
+}
+
+impl<D: Dialect, S: Storage> Receiver<D, S> {
+    /// Takes the next message, and waits for one when there is none (`imsgbuf_read`, `poll` and
+    /// `imsgbuf_get`). `None` is the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`]; the end of the stream inside a message is one.
+    pub fn recv(&mut self) -> Result<Option<Message<'_, OwnedFd>>, RecvError> {
+        while !self.buf.is_ready() {
+            match self.read()? {
+                Read::Data => {}
+                Read::WouldBlock => sys::wait(self.as_fd(), Interest::Readable)?,
+                Read::Closed => break,
+            }
+        }
+        Ok(self.buf.next_message()?)
+    }
+
+    /// Reads once from the socket (`imsgbuf_read`, and `ibuf_read` when descriptors are not
+    /// allowed).
+    ///
+    /// With edge-triggered readiness, read until it would block.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Full`] when messages must be taken first, and what the system or the protocol
+    /// say. The messages that arrived before an error can still be taken.
+    pub fn read(&mut self) -> Result<Read, RecvError> {
+        let allowed = self.buf.descriptors_allowed();
+        let spare = match self.buf.spare() {
+            Ok(spare) => spare,
+            Err(NoRoom::Full) => return Err(RecvError::Full),
+            Err(NoRoom::Finished) => return Ok(Read::Closed),
+            Err(NoRoom::Failed(error)) => return Err(error.into()),
+        };
+        let received = sys::recv(self.socket.as_fd(), spare, allowed);
+        match received {
+            Ok((0, _)) => {
+                self.buf.finish();
+                Ok(Read::Closed)
+            }
+            Ok((n, ancillary)) => {
+                // The kernel reads no more than it was lent, and there was room for a descriptor.
+                self.buf.commit(n, ancillary).map_err(io::Error::other)?;
+                Ok(Read::Data)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Read::WouldBlock),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes a message that was read before (`imsgbuf_get`); `None` when none is complete.
+    ///
+    /// # Errors
+    ///
+    /// What broke the stream, after all messages that came before it.
+    #[inline]
+    pub fn next_message(&mut self) -> Result<Option<Message<'_, OwnedFd>>, imsg_wire::Error> {
+        self.buf.next_message()
+    }
+
+    /// Iterates over the messages that were read before and are complete.
+    ///
+    /// An error is the last item.
+    #[inline]
+    pub fn messages(&mut self) -> Received<'_, D, OwnedFd, RECEIVED> {
+        self.buf.messages()
+    }
+
+    /// Allows descriptors to be received from here on (`imsgbuf_allow_fdpass`).
+    ///
+    /// Each is close-on-exec from the moment that it exists. Until this is called, the kernel
+    /// closes what the peer sends, and marked messages say so.
+    pub fn allow_descriptors(&mut self) {
+        self.buf.allow_descriptors();
+    }
+
+    /// Sets the rule that pairs descriptors with messages, in place of the dialect's default.
+    pub fn set_pairing(&mut self, rule: Pairing) {
+        self.buf.set_pairing(rule);
+    }
+
+    /// Sets the largest message to be accepted, in bytes, header included, and returns what was
+    /// set: no more than the storage holds (`imsgbuf_set_maxsize`).
+    pub fn set_max_len(&mut self, max_len: usize) -> usize {
+        self.buf.set_max_len(max_len)
+    }
+
+    /// The largest message accepted, in bytes, header included.
+    pub fn max_len(&self) -> usize {
+        self.buf.max_len()
+    }
+}
+
+/// The sending half of a [`Channel`].
+pub struct Sender<D: Dialect = Modern, S: Storage = Box<[u8]>> {
+    socket: Arc<OwnedFd>,
+    buf: SendBuf<D, S, OwnedFd, QUEUED>,
+}
+
+/// How far a [`Sender::write`] came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Written {
+    /// The queue is empty.
+    All,
+    /// The socket is non-blocking and takes no more now.
+    WouldBlock,
+}
+
+impl<D: Dialect, S: Storage> Sender<D, S> {
+    /// Queues a message (`imsg_compose`, `imsg_compose_ibuf`). A pid of 0 stands for this process.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] when it is too long or there is no room, with the descriptor in it; nothing is
+    /// queued then.
+    #[inline]
+    pub fn compose<T: IntoBytes + Immutable + ?Sized>(
+        &mut self,
+        header: Header,
+        payload: &T,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<(), Refused<OwnedFd>> {
+        self.buf.compose(header, payload, descriptor)
+    }
+
+    /// Queues a message whose payload is all of `parts`, one behind the other (`imsg_composev`).
+    ///
+    /// # Errors
+    ///
+    /// As [`compose`](Sender::compose).
+    #[inline]
+    pub fn compose_parts(
+        &mut self,
+        header: Header,
+        parts: &[&[u8]],
+        descriptor: Option<OwnedFd>,
+    ) -> Result<(), Refused<OwnedFd>> {
+        self.buf.compose_parts(header, parts, descriptor)
+    }
+
+    /// Begins a message whose payload is written in place (`imsg_create`); it is queued by
+    /// [`Writer::close`].
+    ///
+    /// # Errors
+    ///
+    /// As [`compose`](Sender::compose).
+    pub fn create(
+        &mut self,
+        header: Header,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<Writer<'_, Pending<'_, D, OwnedFd, QUEUED>>, Refused<OwnedFd>> {
+        self.buf.create(header, descriptor)
+    }
+
+    /// Queues a received message again, with the pid that it has (`imsg_forward`), and with the
+    /// descriptor that is named.
+    ///
+    /// # Errors
+    ///
+    /// As [`compose`](Sender::compose).
+    pub fn forward<F>(
+        &mut self,
+        message: &Message<'_, F>,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<(), Refused<OwnedFd>> {
+        self.buf.forward(message, descriptor)
+    }
+
+    /// Sends what the socket takes (`imsgbuf_write`).
+    ///
+    /// # Errors
+    ///
+    /// What the system says: `EPIPE` or `ECONNRESET` when the peer is gone, without a signal. What
+    /// was not sent stays queued.
+    pub fn write(&mut self) -> io::Result<Written> {
+        while let Some(chunk) = self.buf.chunk() {
+            let descriptor = chunk.descriptor.map(AsFd::as_fd);
+            match sys::send(self.socket.as_fd(), chunk.bytes, descriptor) {
+                // The kernel has the descriptor now, so the one given back is closed.
+                Ok(n) => drop(self.buf.consume(n).map_err(io::Error::other)?),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Written::WouldBlock);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Written::All)
+    }
+
+    /// Sends all that is queued, and waits as long as that takes (`imsgbuf_flush`).
+    ///
+    /// A peer that never reads makes this wait for ever; so does one that waits itself for this
+    /// side to read.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Sender::write).
+    pub fn flush(&mut self) -> io::Result<()> {
+        while self.write()? == Written::WouldBlock {
+            sys::wait(self.as_fd(), Interest::Writable)?;
+        }
+        Ok(())
+    }
+
+    /// How many messages were queued and not sent completely (`imsgbuf_queuelen`).
+    pub fn queue_len(&self) -> usize {
+        self.buf.queue_len()
+    }
+
+    /// How many bytes are queued, headers included.
+    pub fn queue_bytes(&self) -> usize {
+        self.buf.queue_bytes()
+    }
+
+    /// Sets the largest message to be composed, in bytes, header included, and returns what was
+    /// set: no more than the storage holds (`imsgbuf_set_maxsize`).
+    pub fn set_max_len(&mut self, max_len: usize) -> usize {
+        self.buf.set_max_len(max_len)
+    }
+
+    /// The largest message that can be composed, in bytes, header included.
+    pub fn max_len(&self) -> usize {
+        self.buf.max_len()
+    }
+}
+
+macro_rules! half_traits {
+    ($($half:ident),*) => {$(
+        impl<D: Dialect, S: Storage> AsFd for $half<D, S> {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                self.socket.as_fd()
+            }
+        }
+
+        impl<D: Dialect, S: Storage> AsRawFd for $half<D, S> {
+            fn as_raw_fd(&self) -> RawFd {
+                self.socket.as_raw_fd()
+            }
+        }
+
+        impl<D: Dialect, S: Storage> fmt::Debug for $half<D, S> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($half))
+                    .field("socket", &self.socket)
+                    .field("buf", &self.buf)
+                    .finish()
+            }
+        }
+    )*};
+}
+half_traits!(Receiver, Sender);

@@ -1,0 +1,383 @@
+//! The system calls, and all `unsafe` code of the crate.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use imsg_wire::Ancillary;
+use libc::{c_int, c_void};
+
+/// The most descriptors that the kernel passes in one call. On Linux this is `SCM_MAX_FD`; of the
+/// others, macOS takes up to 512.
+const MOST_DESCRIPTORS: usize =
+    if cfg!(any(target_os = "linux", target_os = "android")) { 253 } else { 512 };
+
+/// Room for what else a socket may be set to receive: credentials (`SO_PASSCRED`), a pidfd
+/// (`SO_PASSPIDFD`), a time stamp, a security label.
+const OTHER_CONTROL: usize = 512;
+
+/// Room for the control messages of one read.
+///
+/// It holds all descriptors that can come at once, as macOS installs those that do not fit, and
+/// nobody could close them then.
+// SAFETY: `CMSG_SPACE` only computes.
+const CONTROL: usize = unsafe { libc::CMSG_SPACE((MOST_DESCRIPTORS * size_of::<RawFd>()) as u32) }
+    as usize
+    + OTHER_CONTROL;
+
+/// Room for the control message of one descriptor.
+// SAFETY: `CMSG_SPACE` only computes.
+const ONE_CONTROL: usize = unsafe { libc::CMSG_SPACE(size_of::<RawFd>() as u32) } as usize;
+
+/// A buffer for control messages, which are aligned as their header is.
+#[repr(C)]
+union Control<const LEN: usize> {
+    bytes: [MaybeUninit<u8>; LEN],
+    _align: libc::cmsghdr,
+}
+
+#[cfg(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "freebsd",
+    target_os = "netbsd",
+    target_os = "openbsd",
+    target_os = "dragonfly",
+))]
+const RECV_FLAGS: c_int = libc::MSG_CMSG_CLOEXEC;
+#[cfg(any(target_os = "macos", target_os = "ios"))]
+const RECV_FLAGS: c_int = 0;
+
+/// Reads once from a socket, and what came beside the bytes if `descriptors` are wanted.
+///
+/// Without that the kernel closes descriptors that were sent.
+pub(crate) fn recv(
+    socket: BorrowedFd<'_>,
+    buf: &mut [u8],
+    descriptors: bool,
+) -> io::Result<(usize, Ancillary<OwnedFd>)> {
+    if descriptors {
+        return recv_with_descriptors(socket, buf);
+    }
+    let n = retry(|| {
+        // SAFETY: the pointer and the length are those of `buf`, which is borrowed for writing.
+        unsafe { libc::recv(socket.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), 0) }
+    })?;
+    Ok((n, Ancillary::Nothing))
+}
+
+fn recv_with_descriptors(
+    socket: BorrowedFd<'_>,
+    buf: &mut [u8],
+) -> io::Result<(usize, Ancillary<OwnedFd>)> {
+    let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+    let mut control = Control::<CONTROL> { bytes: [MaybeUninit::uninit(); CONTROL] };
+    let mut header = message_header(&mut iov);
+    header.msg_control = ptr::from_mut(&mut control).cast();
+    let n = retry(|| {
+        header.msg_controllen = CONTROL as _;
+        // SAFETY: `header` points to `iov`, which describes `buf`, and to `control`, both writable
+        // and of the lengths stated; all of them outlive the call.
+        unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, RECV_FLAGS) }
+    })?;
+    let truncated = header.msg_flags & libc::MSG_CTRUNC != 0;
+    // SAFETY: `recvmsg` succeeded with this header, whose control buffer is still there, and this
+    // is the only time that its descriptors are taken.
+    let received = unsafe { take_descriptors(&header) };
+    Ok((
+        n,
+        match (received, truncated) {
+            (Taken::None, false) => Ancillary::Nothing,
+            (Taken::None, true) => Ancillary::Dropped,
+            (Taken::One(descriptor), false) => Ancillary::One(descriptor),
+            // The kernel installs descriptors until one fails: there were more than the one.
+            (Taken::One(_), true) | (Taken::Several, _) => Ancillary::Several,
+        },
+    ))
+}
+
+enum Taken {
+    None,
+    One(OwnedFd),
+    /// All of them are closed.
+    Several,
+}
+
+/// Takes the descriptors out of the control messages of a read.
+///
+/// # Safety
+///
+/// `header` is as a successful `recvmsg` left it, its control buffer is alive, and nothing else
+/// takes the descriptors in it.
+unsafe fn take_descriptors(header: &libc::msghdr) -> Taken {
+    let mut taken = Taken::None;
+    // SAFETY: the control buffer of `header` is alive, and the kernel wrote `msg_controllen` bytes
+    // of well-formed control messages there.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
+    // SAFETY: a non-null pointer from `CMSG_FIRSTHDR` or `CMSG_NXTHDR` is that of a whole header
+    // within the control buffer, which is aligned for it.
+    while let Some(message) = unsafe { next.as_ref() } {
+        // SAFETY: as above; the data follow the header.
+        let data = unsafe { libc::CMSG_DATA(next) };
+        // SAFETY: `CMSG_LEN` only computes.
+        let header_len = unsafe { libc::CMSG_LEN(0) } as usize;
+        let len = (message.cmsg_len as usize).saturating_sub(header_len);
+        let rights =
+            message.cmsg_level == libc::SOL_SOCKET && message.cmsg_type == libc::SCM_RIGHTS;
+        if rights || is_pidfd(message) {
+            for i in 0..len / size_of::<RawFd>() {
+                // SAFETY: the kernel wrote `len` bytes of raw descriptors to `data`, which need
+                // not be aligned.
+                let raw = unsafe { data.cast::<RawFd>().add(i).read_unaligned() };
+                if raw < 0 {
+                    // In place of a pidfd, an error.
+                    continue;
+                }
+                // SAFETY: the kernel installed this descriptor for us in this call, and nobody
+                // else knows of it.
+                let descriptor = unsafe { OwnedFd::from_raw_fd(raw) };
+                close_on_exec(&descriptor);
+                if rights {
+                    taken = match taken {
+                        Taken::None => Taken::One(descriptor),
+                        Taken::One(_) | Taken::Several => Taken::Several,
+                    };
+                }
+            }
+        }
+        // SAFETY: `next` is a header within the control buffer of `header`.
+        next = unsafe { libc::CMSG_NXTHDR(header, next) };
+    }
+    taken
+}
+
+/// Whether this is the pidfd that `SO_PASSPIDFD` brings with every read.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn is_pidfd(message: &libc::cmsghdr) -> bool {
+    const SCM_PIDFD: c_int = 4;
+    message.cmsg_level == libc::SOL_SOCKET && message.cmsg_type == SCM_PIDFD
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn is_pidfd(_: &libc::cmsghdr) -> bool {
+    false
+}
+
+/// Where `recvmsg` cannot do it: another thread that starts a program in between shares the
+/// descriptor with it.
+fn close_on_exec(descriptor: &OwnedFd) {
+    if RECV_FLAGS == 0 {
+        let _ = set_close_on_exec(descriptor.as_fd());
+    }
+}
+
+fn set_close_on_exec(descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the descriptor is open, and the call takes an integer.
+    let result = unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
+    check(result as isize).map(drop)
+}
+
+#[cfg(any(target_os = "macos", target_os = "ios"))]
+const SEND_FLAGS: c_int = 0;
+#[cfg(not(any(target_os = "macos", target_os = "ios")))]
+const SEND_FLAGS: c_int = libc::MSG_NOSIGNAL;
+
+/// Sends bytes, and a descriptor with the first of them.
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptor: Option<BorrowedFd<'_>>,
+) -> io::Result<usize> {
+    match descriptor {
+        None => retry(|| {
+            // SAFETY: the pointer and the length are those of `bytes`, which are borrowed.
+            unsafe {
+                libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), SEND_FLAGS)
+            }
+        }),
+        Some(descriptor) => send_with_descriptor(socket, bytes, descriptor),
+    }
+}
+
+fn send_with_descriptor(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptor: BorrowedFd<'_>,
+) -> io::Result<usize> {
+    let base = bytes.as_ptr().cast::<c_void>().cast_mut();
+    let mut iov = libc::iovec { iov_base: base, iov_len: bytes.len() };
+    let mut control = Control::<ONE_CONTROL> { bytes: [MaybeUninit::zeroed(); ONE_CONTROL] };
+    let mut header = message_header(&mut iov);
+    header.msg_control = ptr::from_mut(&mut control).cast();
+    header.msg_controllen = ONE_CONTROL as _;
+    // SAFETY: the control buffer of `header` has room for one header.
+    let message = unsafe { libc::CMSG_FIRSTHDR(&header) };
+    // SAFETY: `CMSG_LEN` only computes.
+    let len = unsafe { libc::CMSG_LEN(size_of::<RawFd>() as u32) };
+    // SAFETY: `message` points to a header in the control buffer, which is aligned for it; the
+    // whole of it is zeroed, and a header of zeros is valid.
+    let fields = unsafe { &mut *message };
+    fields.cmsg_level = libc::SOL_SOCKET;
+    fields.cmsg_type = libc::SCM_RIGHTS;
+    fields.cmsg_len = len as _;
+    // SAFETY: the control buffer has room for one descriptor behind the header.
+    unsafe { libc::CMSG_DATA(message).cast::<RawFd>().write_unaligned(descriptor.as_raw_fd()) };
+    retry(|| {
+        // SAFETY: `header` points to `iov`, which describes `bytes`, which `sendmsg` does not
+        // change, and to `control`; all of them outlive the call.
+        unsafe { libc::sendmsg(socket.as_raw_fd(), &header, SEND_FLAGS) }
+    })
+}
+
+fn message_header(iov: &mut libc::iovec) -> libc::msghdr {
+    // SAFETY: all fields are integers and pointers, for which zero is a valid value.
+    let mut header: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    header.msg_iov = iov;
+    header.msg_iovlen = 1;
+    header
+}
+
+/// What to wait for.
+#[derive(Clone, Copy)]
+pub(crate) enum Interest {
+    Readable,
+    Writable,
+}
+
+/// Waits until a socket is ready, is closed or has failed.
+pub(crate) fn wait(socket: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+    let events = match interest {
+        Interest::Readable => libc::POLLIN,
+        Interest::Writable => libc::POLLOUT,
+    };
+    let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events, revents: 0 };
+    retry(|| {
+        // SAFETY: there is one `pollfd`, as stated, and it is borrowed for writing.
+        unsafe { libc::poll(&mut poll, 1, -1) as isize }
+    })
+    .map(drop)
+}
+
+/// Fails unless this is a stream socket.
+pub(crate) fn require_stream(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: `SO_TYPE` is an integer.
+    let socket_type: c_int = unsafe { option(socket, libc::SO_TYPE)? };
+    if socket_type != libc::SOCK_STREAM {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a socket of another type"));
+    }
+    #[cfg(any(target_os = "macos", target_os = "ios"))]
+    no_sigpipe(socket)?;
+    Ok(())
+}
+
+/// In place of `MSG_NOSIGNAL`, which does not exist here.
+#[cfg(any(target_os = "macos", target_os = "ios"))]
+fn no_sigpipe(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let on: c_int = 1;
+    // SAFETY: the pointer and the length are those of an integer, as the option takes.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NOSIGPIPE,
+            ptr::from_ref(&on).cast(),
+            size_of::<c_int>() as libc::socklen_t,
+        )
+    };
+    check(result as isize).map(drop)
+}
+
+/// Who is at the other end of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Credentials {
+    /// The process, where the system tells (Linux).
+    pub pid: Option<u32>,
+    /// The effective user.
+    pub uid: u32,
+    /// The effective group.
+    pub gid: u32,
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<Credentials> {
+    // SAFETY: `SO_PEERCRED` is a `ucred`, of integers.
+    let peer: libc::ucred = unsafe { option(socket, libc::SO_PEERCRED)? };
+    Ok(Credentials { pid: u32::try_from(peer.pid).ok(), uid: peer.uid, gid: peer.gid })
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<Credentials> {
+    let (mut uid, mut gid) = (0, 0);
+    // SAFETY: both pointers are those of integers of the right type, borrowed for writing.
+    let result = unsafe { libc::getpeereid(socket.as_raw_fd(), &mut uid, &mut gid) };
+    check(result as isize)?;
+    Ok(Credentials { pid: None, uid, gid })
+}
+
+/// Reads a socket option.
+///
+/// # Safety
+///
+/// The value of the option is a `T`, and every bit pattern is a valid one.
+unsafe fn option<T>(socket: BorrowedFd<'_>, name: c_int) -> io::Result<T> {
+    let mut value = MaybeUninit::<T>::zeroed();
+    let mut len = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the pointer and the length are those of `value`, borrowed for writing.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            name,
+            value.as_mut_ptr().cast(),
+            &mut len,
+        )
+    };
+    check(result as isize)?;
+    // SAFETY: it was zeroed, the kernel wrote some or all of it, and any bits are a `T`.
+    Ok(unsafe { value.assume_init() })
+}
+
+/// Takes up a socket that the parent process left open for this one, by convention as descriptor
+/// 3, and sets close-on-exec on it.
+///
+/// To be called once, early, before the process opens anything else: whatever has this number is
+/// taken for the parent's socket, and is closed when the result is dropped.
+///
+/// # Errors
+///
+/// When there is no stream socket of this number, or when called a second time in this process.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if number < 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: the descriptor is only used for calls that fail when it is not open, before anyone
+    // can close it.
+    let socket = unsafe { BorrowedFd::borrow_raw(number) };
+    require_stream(socket)?;
+    set_close_on_exec(socket)?;
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Err(io::Error::other("the inherited socket was taken up before"));
+    }
+    // SAFETY: the socket is open, nothing in this process opened it, as the caller was told, and
+    // it is taken once.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Calls again when a signal came in between.
+fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
+    loop {
+        match check(call()) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+fn check(result: isize) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
