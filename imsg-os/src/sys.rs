@@ -125,6 +125,7 @@ unsafe fn take_descriptors(header: &libc::msghdr) -> Taken {
         let data = unsafe { libc::CMSG_DATA(next) };
         // SAFETY: `CMSG_LEN` only computes.
         let header_len = unsafe { libc::CMSG_LEN(0) } as usize;
+        #[allow(clippy::unnecessary_cast, reason = "it is a u32 on some systems")]
         let len = (message.cmsg_len as usize).saturating_sub(header_len);
         let rights =
             message.cmsg_level == libc::SOL_SOCKET && message.cmsg_type == libc::SCM_RIGHTS;

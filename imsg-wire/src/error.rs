@@ -185,7 +185,7 @@ pub struct Refused<F = core::convert::Infallible> {
     pub descriptor: Option<F>,
 }
 
-/// Why a message was not queued, or a payload not written.
+/// Why a message was not queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
@@ -230,3 +230,118 @@ impl<F> fmt::Display for Refused<F> {
 }
 
 impl<F: fmt::Debug> error::Error for Refused<F> {}
+
+/// Why a field of a payload was not read. Nothing was consumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The payload ends before the field does (`EBADMSG`).
+    Short {
+        /// The bytes needed.
+        need: usize,
+        /// The bytes left.
+        have: usize,
+    },
+    /// What is left has another size than the value (`EBADMSG`).
+    Size {
+        /// The bytes of the value.
+        expected: usize,
+        /// The bytes left.
+        have: usize,
+    },
+    /// What is left has a size that the value cannot have (`EBADMSG`).
+    Shape {
+        /// The bytes left.
+        have: usize,
+    },
+    /// A string has no NUL behind it (`EOVERFLOW`).
+    Unterminated {
+        /// The bytes searched.
+        len: usize,
+    },
+    /// A string is not UTF-8.
+    NotUtf8,
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Short { need, have } => {
+                write!(f, "the payload has {have} bytes left where {need} are needed")
+            }
+            Self::Size { expected, have } => {
+                write!(f, "the payload has {have} bytes left where {expected} are expected")
+            }
+            Self::Shape { have } => {
+                write!(f, "the payload has {have} bytes left, which make no whole value")
+            }
+            Self::Unterminated { len } => write!(f, "a string has no end within {len} bytes"),
+            Self::NotUtf8 => f.write_str("a string is not UTF-8"),
+        }
+    }
+}
+
+impl error::Error for ReadError {}
+
+/// Why a field of a payload was not written. Nothing was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The payload would be longer than its maximum (`ERANGE`).
+    TooLong {
+        /// The length that it would have, in bytes.
+        len: usize,
+        /// The largest length allowed, in bytes.
+        max: usize,
+    },
+    /// There is no room now. In an empty queue there is.
+    Full {
+        /// The bytes to write.
+        len: usize,
+        /// The bytes free.
+        free: usize,
+    },
+    /// A string does not fit its field with a NUL behind it (`EOVERFLOW`), or has a NUL in it.
+    String {
+        /// The bytes of the string.
+        len: usize,
+        /// The bytes of the field.
+        field: usize,
+    },
+    /// What is to be overwritten was not written yet (`ERANGE`).
+    Outside {
+        /// Where to write, in bytes from the start.
+        offset: usize,
+        /// The bytes to write.
+        len: usize,
+        /// The bytes written so far.
+        written: usize,
+    },
+}
+
+impl fmt::Display for WriteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong { len, max } => {
+                write!(f, "a payload of {len} bytes is longer than the maximum of {max} bytes")
+            }
+            Self::Full { len, free } => {
+                write!(f, "there is room for {free} bytes, and {len} are to be written")
+            }
+            Self::String { len, field } => {
+                write!(
+                    f,
+                    "a string of {len} bytes, which must have no NUL in it and one behind it, does not fit a field of {field} bytes"
+                )
+            }
+            Self::Outside { offset, len, written } => {
+                write!(
+                    f,
+                    "{len} bytes at offset {offset} do not lie within the {written} bytes written"
+                )
+            }
+        }
+    }
+}
+
+impl error::Error for WriteError {}

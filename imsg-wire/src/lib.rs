@@ -41,17 +41,23 @@ mod dialect;
 mod error;
 mod header;
 mod message;
-mod payload;
+mod owned;
+pub mod payload;
 mod recv;
 mod send;
 mod storage;
 
 pub use descriptor::{Ancillary, Descriptor, Missing, Pairing};
 pub use dialect::{Any, Classic, Detected, Dialect, Endian, Modern};
-pub use error::{BadLength, Error, Fault, NoRoom, NotOffered, Reason, Refused, Violation};
+pub use error::{
+    BadLength, Error, Fault, NoRoom, NotOffered, ReadError, Reason, Refused, Violation, WriteError,
+};
 pub use header::{ClassicHeader, DEFAULT_MAX_LEN, Frame, HEADER_LEN, Header, ModernHeader};
-pub use message::{Message, Messages, split};
-pub use payload::Writer;
+pub use message::{Message, Messages, Split, split};
+pub use owned::OwnedMessage;
+pub use payload::{Reader, Writer};
 pub use recv::{Messages as Received, RecvBuf};
 pub use send::{Chunk, Pending, SendBuf};
 pub use storage::Storage;
+#[cfg(feature = "zeroize")]
+pub use storage::Wiping;

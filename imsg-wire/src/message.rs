@@ -9,6 +9,7 @@ use crate::descriptor::Descriptor;
 use crate::dialect::{Dialect, header_len};
 use crate::error::{BadLength, Error};
 use crate::header::{Frame, Header};
+use crate::payload::Reader;
 
 /// A received message: its header, a view of its payload, and its descriptor (`struct imsg`).
 ///
@@ -23,6 +24,14 @@ pub struct Message<'a, F = Infallible> {
     pub descriptor: Descriptor<F>,
 }
 
+impl<'a, F> Message<'a, F> {
+    /// A reader at the start of the payload (`imsg_get_ibuf`).
+    #[must_use]
+    pub fn reader(&self) -> Reader<'a> {
+        Reader::new(self.payload)
+    }
+}
+
 impl<F: fmt::Debug> fmt::Debug for Message<'_, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message")
@@ -32,6 +41,9 @@ impl<F: fmt::Debug> fmt::Debug for Message<'_, F> {
             .finish()
     }
 }
+
+/// What a header says, the payload behind it, and the bytes behind that.
+pub type Split<'a> = (Frame, &'a [u8], &'a [u8]);
 
 /// Splits one message off the front of `bytes`: what its header says, its payload, and the bytes
 /// after it. `None` when more bytes are needed.
@@ -63,7 +75,7 @@ pub fn split<'a, D: Dialect>(
     dialect: &D,
     bytes: &'a [u8],
     max_len: usize,
-) -> Result<Option<(Frame, &'a [u8], &'a [u8])>, BadLength> {
+) -> Result<Option<Split<'a>>, BadLength> {
     let Some(frame) = peek(dialect, bytes, max_len)? else {
         return Ok(None);
     };

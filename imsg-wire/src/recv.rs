@@ -49,6 +49,8 @@ pub struct RecvBuf<D, S, F = Infallible, const N: usize = 8> {
 struct State<D, F, const N: usize> {
     dialect: D,
     max_len: usize,
+    /// Up to where the storage was told that bytes are not needed any more.
+    released: usize,
     /// Where the next message starts in the storage.
     start: usize,
     /// Where the bytes received end in the storage.
@@ -74,6 +76,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
             state: State {
                 dialect,
                 max_len,
+                released: 0,
                 start: 0,
                 end: 0,
                 offset: 0,
@@ -137,10 +140,11 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
             return Err(NoRoom::Finished);
         }
         let ready = state.is_ready(self.storage.bytes());
-        let bytes = self.storage.bytes_mut();
+        state.release(&mut self.storage);
         if !ready {
-            state.move_to_front(bytes);
+            state.move_to_front(&mut self.storage);
         }
+        let bytes = self.storage.bytes_mut();
         let storage = bytes.len();
         let full = if state.descriptors.is_full() {
             Some(Error::TooManyDescriptors { offset: state.offset, capacity: N })
@@ -228,6 +232,13 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
     pub fn offset(&self) -> u64 {
         self.state.offset
     }
+
+    /// Gives the storage back, and forgets what is in it.
+    pub fn into_storage(self) -> S {
+        let mut storage = self.storage;
+        storage.release(0..storage.bytes().len());
+        storage
+    }
 }
 
 impl<D: Dialect, F, const N: usize> State<D, F, N> {
@@ -235,17 +246,27 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
         self.end.saturating_sub(self.start)
     }
 
+    /// Tells the storage which messages were taken, now that they cannot be borrowed.
+    fn release(&mut self, storage: &mut impl Storage) {
+        storage.release(self.released..self.start);
+        self.released = self.start;
+    }
+
     /// Must not be called while a complete message is there, as that could be moved any number of
     /// times.
-    fn move_to_front(&mut self, bytes: &mut [u8]) {
-        if self.start == 0 {
+    fn move_to_front(&mut self, storage: &mut impl Storage) {
+        let bytes = storage.bytes_mut();
+        let (start, end) = (self.start, self.end);
+        if start == 0 || end > bytes.len() {
             return;
         }
-        if self.start < self.end && self.end <= bytes.len() {
-            bytes.copy_within(self.start..self.end, 0);
+        if start < end {
+            bytes.copy_within(start..end, 0);
         }
-        self.end = self.unread();
+        self.released = 0;
         self.start = 0;
+        self.end = end.saturating_sub(start);
+        storage.release(self.end.max(start)..end);
     }
 
     fn is_ready(&self, bytes: &[u8]) -> bool {

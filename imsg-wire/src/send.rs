@@ -70,6 +70,8 @@ struct State<D, F, const N: usize> {
     end: usize,
     /// How many bytes behind `start` the first message starts that has not been begun to be sent.
     boundary: usize,
+    /// Where the space ends that a message in place may have written to, if it was not closed.
+    lent: usize,
     /// How many messages were not sent completely.
     messages: usize,
     /// The stream offset of `start`.
@@ -93,6 +95,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
                 start: 0,
                 end: 0,
                 boundary: 0,
+                lent: 0,
                 messages: 0,
                 offset: 0,
                 descriptors: Deque::new(),
@@ -149,7 +152,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
         descriptor: Option<F>,
     ) -> Result<(), Refused<F>> {
         let header = self.state.sign(header);
-        self.state.append(self.storage.bytes_mut(), header, parts, descriptor)
+        self.state.append(&mut self.storage, header, parts, descriptor)
     }
 
     /// Queues a received message again, with the pid that it has (`imsg_forward`).
@@ -181,8 +184,8 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
         message: &Message<'_, G>,
         descriptor: Option<F>,
     ) -> Result<(), Refused<F>> {
-        let bytes = self.storage.bytes_mut();
-        self.state.append(bytes, message.header, &[message.payload], descriptor)
+        let parts = [message.payload];
+        self.state.append(&mut self.storage, message.header, &parts, descriptor)
     }
 
     /// Begins a message whose payload is written in place (`imsg_create`).
@@ -211,7 +214,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
         descriptor: Option<F>,
     ) -> Result<Writer<'_, Pending<'_, D, F, N>>, Refused<F>> {
         let header = self.state.sign(header);
-        self.state.create(self.storage.bytes_mut(), header, descriptor)
+        self.state.create(&mut self.storage, header, descriptor)
     }
 
     /// What to send next; `None` when the queue is empty.
@@ -235,7 +238,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
     /// [`NotOffered`] when `n` is more than the chunk has; nothing is consumed then.
     #[inline]
     pub fn consume(&mut self, n: usize) -> Result<Option<F>, NotOffered> {
-        self.state.consume(self.storage.bytes(), n)
+        self.state.consume(&mut self.storage, n)
     }
 
     /// How many messages were queued and not sent completely (`imsgbuf_queuelen`).
@@ -251,6 +254,13 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
     /// Whether there is nothing to send.
     pub fn is_empty(&self) -> bool {
         self.state.queued() == 0
+    }
+
+    /// Gives the storage back, and forgets what is in it.
+    pub fn into_storage(self) -> S {
+        let mut storage = self.storage;
+        storage.release(0..storage.bytes().len());
+        storage
     }
 }
 
@@ -269,14 +279,14 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
     #[inline]
     fn append(
         &mut self,
-        bytes: &mut [u8],
+        storage: &mut impl Storage,
         header: Header,
         parts: &[&[u8]],
         descriptor: Option<F>,
     ) -> Result<(), Refused<F>> {
         let len = parts.iter().fold(header_len::<D>(), |len, part| len.saturating_add(part.len()));
         let frame = Frame { header, len, marked: descriptor.is_some() };
-        match self.write(bytes, &frame, parts) {
+        match self.write(storage, &frame, parts) {
             Ok(()) => {
                 self.queue(len, descriptor);
                 Ok(())
@@ -286,13 +296,18 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
     }
 
     #[inline]
-    fn write(&mut self, bytes: &mut [u8], frame: &Frame, parts: &[&[u8]]) -> Result<(), Reason> {
+    fn write(
+        &mut self,
+        storage: &mut impl Storage,
+        frame: &Frame,
+        parts: &[&[u8]],
+    ) -> Result<(), Reason> {
         let len = frame.len;
         if len > self.max_len {
             return Err(Reason::TooLong { len, max: self.max_len });
         }
         self.admit(frame.marked)?;
-        let space = self.space(bytes, len);
+        let space = self.space(storage, len);
         let full = Reason::Full { len, free: space.len() };
         let Some(space) = space.get_mut(..len) else {
             return Err(full);
@@ -322,22 +337,26 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
 
     /// The free bytes, after an attempt to make them `wanted` at least.
     #[inline]
-    fn space<'a>(&mut self, bytes: &'a mut [u8], wanted: usize) -> &'a mut [u8] {
-        if bytes.len().saturating_sub(self.end) < wanted {
-            self.move_to_front(bytes);
+    fn space<'a, S: Storage>(&mut self, storage: &'a mut S, wanted: usize) -> &'a mut [u8] {
+        storage.release(self.end..self.lent);
+        self.lent = 0;
+        if storage.bytes().len().saturating_sub(self.end) < wanted {
+            self.move_to_front(storage);
         }
-        bytes.get_mut(self.end..).unwrap_or_default()
+        storage.bytes_mut().get_mut(self.end..).unwrap_or_default()
     }
 
     /// Moves what is queued to the front, when that frees at least as many bytes as it moves.
-    fn move_to_front(&mut self, bytes: &mut [u8]) {
-        let queued = self.queued();
-        if self.start < queued || self.end > bytes.len() {
+    fn move_to_front(&mut self, storage: &mut impl Storage) {
+        let bytes = storage.bytes_mut();
+        let (queued, end) = (self.queued(), self.end);
+        if self.start < queued || end > bytes.len() {
             return;
         }
         if queued > 0 {
-            bytes.copy_within(self.start..self.end, 0);
+            bytes.copy_within(self.start..end, 0);
         }
+        storage.release(self.start..end);
         self.start = 0;
         self.end = queued;
     }
@@ -354,9 +373,9 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
         self.messages = self.messages.saturating_add(1);
     }
 
-    fn create<'a>(
+    fn create<'a, S: Storage>(
         &'a mut self,
-        bytes: &'a mut [u8],
+        storage: &'a mut S,
         header: Header,
         descriptor: Option<F>,
     ) -> Result<Writer<'a, Pending<'a, D, F, N>>, Refused<F>> {
@@ -364,14 +383,15 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
             return Err(Refused { reason, descriptor });
         }
         let len = header_len::<D>();
-        let max = self.max_len.saturating_sub(len);
-        let space = self.space(bytes, self.max_len);
+        let max_len = self.max_len.saturating_sub(len);
+        let space = self.space(storage, self.max_len);
         let free = space.len();
+        self.lent = self.end.saturating_add(free.min(self.max_len));
         let Some((raw, payload)) = space.split_at_mut_checked(len) else {
             let reason = Reason::Full { len, free };
             return Err(Refused { reason, descriptor });
         };
-        Ok(Writer::over(payload, max, Pending { state: self, raw, header, descriptor }))
+        Ok(Writer::over(payload, max_len, Pending { state: self, raw, header, descriptor }))
     }
 
     #[inline]
@@ -395,7 +415,7 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
     }
 
     #[inline]
-    fn consume(&mut self, bytes: &[u8], n: usize) -> Result<Option<F>, NotOffered> {
+    fn consume(&mut self, storage: &mut impl Storage, n: usize) -> Result<Option<F>, NotOffered> {
         let offered = self.chunk_len();
         if n > offered {
             return Err(NotOffered { claimed: n, offered, returned: () });
@@ -405,8 +425,10 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
         }
         let sent = self.first_descriptor().is_some();
         let descriptor = if sent { self.descriptors.pop_front() } else { None };
-        self.count_sent(bytes, n);
-        self.start = self.start.saturating_add(n);
+        self.count_sent(storage.bytes(), n);
+        let start = self.start;
+        self.start = start.saturating_add(n);
+        storage.release(start..self.start);
         self.offset = self.offset.wrapping_add(n as u64);
         if self.start == self.end {
             self.start = 0;
@@ -462,6 +484,7 @@ impl<D: Dialect, F, const N: usize> Pending<'_, D, F, N> {
         let frame = Frame { header: self.header, len, marked: self.descriptor.is_some() };
         if self.state.dialect.encode(&frame).write_to(self.raw).is_ok() {
             self.state.queue(len, self.descriptor);
+            self.state.lent = 0;
         }
     }
 

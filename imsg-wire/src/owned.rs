@@ -1,0 +1,87 @@
+//! Messages that own their payload.
+
+use core::convert::Infallible;
+use core::fmt;
+
+use heapless::Vec;
+
+use crate::descriptor::Descriptor;
+use crate::header::Header;
+use crate::message::{Abbreviated, Message};
+
+/// A message with its own copy of the payload, of `CAPACITY` bytes at most: to be kept for later,
+/// queued, or handed to another thread (what is pushed to an `ibufq` by `imsg_ibufq_push`).
+///
+/// It takes its whole capacity, whatever the payload has. So choose that for the messages which
+/// are really kept, `size_of` the largest payload of their types, rather than the maximum of the
+/// buffer: a queue of 64 messages of up to 112 bytes takes 9 KiB, one of 64 of the default maximum
+/// takes 1 MiB.
+///
+/// ```
+/// use heapless::Deque;
+/// use imsg_wire::{Header, Message, Modern, OwnedMessage, Descriptor, SendBuf};
+///
+/// let message = Message {
+///     header: Header { pid: 5, ..Header::new(1) },
+///     payload: b"for later",
+///     descriptor: Descriptor::Here("descriptor"),
+/// };
+///
+/// let mut kept: Deque<OwnedMessage<64, &str>, 8> = Deque::new();
+/// let message = OwnedMessage::try_from(message).expect("at most 64 bytes");
+/// kept.push_back(message).expect("at most 8 messages");
+///
+/// let mut queue: SendBuf<_, _, &str> = SendBuf::new(Modern::new(), [0; 256]);
+/// while let Some(mut message) = kept.pop_front() {
+///     let descriptor = message.descriptor.take();
+///     queue.forward(&message.view(), descriptor)?;
+/// }
+/// assert_eq!(queue.queue_len(), 1);
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
+pub struct OwnedMessage<const CAPACITY: usize, F = Infallible> {
+    /// Type, id and pid, as the sender wrote them.
+    pub header: Header,
+    /// What the sender attached.
+    pub descriptor: Descriptor<F>,
+    payload: Vec<u8, CAPACITY>,
+}
+
+impl<const CAPACITY: usize, F> OwnedMessage<CAPACITY, F> {
+    /// The bytes after the header.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// The message as it was received, but for the descriptor, which stays here.
+    #[must_use]
+    pub fn view(&self) -> Message<'_> {
+        let Self { header, payload, .. } = self;
+        Message { header: *header, payload, descriptor: Descriptor::None }
+    }
+}
+
+impl<'a, const CAPACITY: usize, F> TryFrom<Message<'a, F>> for OwnedMessage<CAPACITY, F> {
+    type Error = Message<'a, F>;
+
+    /// Copies the payload; gives the message back when that is longer than `CAPACITY` bytes.
+    fn try_from(message: Message<'a, F>) -> Result<Self, Self::Error> {
+        match Vec::from_slice(message.payload) {
+            Ok(payload) => {
+                Ok(Self { header: message.header, descriptor: message.descriptor, payload })
+            }
+            Err(_) => Err(message),
+        }
+    }
+}
+
+impl<const CAPACITY: usize, F: fmt::Debug> fmt::Debug for OwnedMessage<CAPACITY, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnedMessage")
+            .field("header", &self.header)
+            .field("payload", &Abbreviated(&self.payload))
+            .field("descriptor", &self.descriptor)
+            .finish()
+    }
+}
