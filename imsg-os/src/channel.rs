@@ -7,12 +7,12 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use imsg_wire::{
-    DEFAULT_MAX_LEN, Dialect, Header, Message, Modern, NoRoom, Pairing, Pending, Received, RecvBuf,
-    Refused, SendBuf, Storage, Writer,
+    Ancillary, DEFAULT_MAX_LEN, Dialect, Header, Message, Modern, NoRoom, Pairing, Pending,
+    Received, RecvBuf, Refused, SendBuf, Storage, Writer,
 };
 use zerocopy::{Immutable, IntoBytes};
 
-use crate::error::{NotAStream, RecvError};
+use crate::error::{NotAStream, RecvError, SendError};
 use crate::sys::{self, Credentials, Interest};
 
 /// How many descriptors a receiver holds before their messages are taken.
@@ -110,7 +110,8 @@ impl<D: Dialect + Copy, S: Storage> Channel<D, S> {
             return Err(NotAStream { socket, error });
         }
         let socket = Arc::new(socket);
-        let rx = Receiver { socket: Arc::clone(&socket), buf: RecvBuf::new(dialect, received) };
+        let buf = RecvBuf::new(dialect, received);
+        let rx = Receiver { socket: Arc::clone(&socket), buf, reserve: None };
         let mut tx = Sender { socket, buf: SendBuf::new(dialect, queued) };
         tx.buf.set_pid(std::process::id());
         Ok(Self { rx, tx })
@@ -159,7 +160,7 @@ impl<D: Dialect, S: Storage> TryFrom<Channel<D, S>> for OwnedFd {
             Ok(socket) => Ok(socket),
             Err(socket) => {
                 let tx = Sender { socket: Arc::clone(&socket), buf };
-                Err(Channel { rx: Receiver { socket, buf: rx.buf }, tx })
+                Err(Channel { rx: Receiver { socket, ..rx }, tx })
             }
         }
     }
@@ -169,6 +170,7 @@ impl<D: Dialect, S: Storage> TryFrom<Channel<D, S>> for OwnedFd {
 pub struct Receiver<D: Dialect = Modern, S: Storage = Box<[u8]>> {
     socket: Arc<OwnedFd>,
     buf: RecvBuf<D, S, OwnedFd, RECEIVED>,
+    reserve: Option<Reserve>,
 }
 
 /// What a [`Receiver::read`] brought.
@@ -217,7 +219,11 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
             Err(NoRoom::Finished) => return Ok(Read::Closed),
             Err(NoRoom::Failed(error)) => return Err(error.into()),
         };
-        let received = sys::recv(self.socket.as_fd(), spare, allowed);
+        let socket = self.socket.as_fd();
+        let received = match &mut self.reserve {
+            Some(reserve) if allowed => reserve.recv(socket, spare),
+            _ => sys::recv(socket, spare, allowed).map_err(RecvError::Io),
+        };
         match received {
             Ok((0, _)) => {
                 self.buf.finish();
@@ -228,8 +234,10 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
                 self.buf.commit(n, ancillary).map_err(io::Error::other)?;
                 Ok(Read::Data)
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Read::WouldBlock),
-            Err(error) => Err(error.into()),
+            Err(RecvError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                Ok(Read::WouldBlock)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -259,6 +267,31 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
         self.buf.allow_descriptors();
     }
 
+    /// Keeps a descriptor in reserve, so that a process at its limit (`RLIMIT_NOFILE`) still gets
+    /// the next one that is sent, in place of a [message that lost it](crate::Missing::Dropped).
+    ///
+    /// [`is_at_limit`](Receiver::is_at_limit) tells that the reserve was used. It is filled again
+    /// by a later read, when there is room; until then, a read that would lose a descriptor fails
+    /// with [`RecvError::DescriptorLimit`] and reads nothing.
+    ///
+    /// This costs a descriptor, and one system call more for each read and one for each descriptor
+    /// received, as a look ahead (`MSG_PEEK`) shows whether one would be lost. It works on Linux.
+    /// It cannot help when another thread takes the place that the reserve makes free.
+    ///
+    /// # Errors
+    ///
+    /// When there is no room for the reserve.
+    pub fn keep_reserve(&mut self) -> io::Result<()> {
+        self.reserve = Some(Reserve { spare: Some(self.socket.try_clone()?) });
+        Ok(())
+    }
+
+    /// Whether the [reserve](Receiver::keep_reserve) is used up, as this process has as many
+    /// descriptors as it may have.
+    pub fn is_at_limit(&self) -> bool {
+        self.reserve.as_ref().is_some_and(|reserve| reserve.spare.is_none())
+    }
+
     /// Sets the rule that pairs descriptors with messages, in place of the dialect's default.
     pub fn set_pairing(&mut self, rule: Pairing) {
         self.buf.set_pairing(rule);
@@ -273,6 +306,40 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
     /// The largest message accepted, in bytes, header included.
     pub fn max_len(&self) -> usize {
         self.buf.max_len()
+    }
+}
+
+/// A descriptor that is kept to be closed when there is no room for one that arrives.
+struct Reserve {
+    spare: Option<OwnedFd>,
+}
+
+impl Reserve {
+    /// Reads once, and gives the reserve up if a descriptor would be lost otherwise.
+    fn recv(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        buf: &mut [u8],
+    ) -> Result<(usize, Ancillary<OwnedFd>), RecvError> {
+        self.refill(socket);
+        // A descriptor that is seen is installed, and has to make room for itself: it is closed.
+        let (n, dropped) = match sys::peek(socket, buf)? {
+            (0, _) => return Ok((0, Ancillary::Nothing)),
+            (n, ancillary) => (n, matches!(ancillary, Ancillary::Dropped)),
+        };
+        if dropped && self.spare.take().is_none() {
+            return Err(RecvError::DescriptorLimit);
+        }
+        // No further than was seen: behind that, a descriptor may have arrived since.
+        let received = sys::recv(socket, buf.get_mut(..n).unwrap_or_default(), true)?;
+        self.refill(socket);
+        Ok(received)
+    }
+
+    fn refill(&mut self, socket: BorrowedFd<'_>) {
+        if self.spare.is_none() {
+            self.spare = socket.try_clone_to_owned().ok();
+        }
     }
 }
 
@@ -351,12 +418,38 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
         self.buf.forward(message, descriptor)
     }
 
+    /// Sends a message at once, with a descriptor that stays the caller's.
+    ///
+    /// What is queued is sent first. When the socket takes only a part of the message, the
+    /// descriptor is with the peer, and the rest is queued.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]; nothing of the message was sent or queued then. On a non-blocking socket
+    /// that is full, it is one of kind [`WouldBlock`](io::ErrorKind::WouldBlock).
+    pub fn send_borrowed<T: IntoBytes + Immutable + ?Sized>(
+        &mut self,
+        header: Header,
+        payload: &T,
+        descriptor: BorrowedFd<'_>,
+    ) -> Result<(), SendError> {
+        if self.write()? == Written::WouldBlock {
+            return Err(SendError::Io(io::ErrorKind::WouldBlock.into()));
+        }
+        let message = self.buf.lend(header, payload)?;
+        let n = sys::send(self.socket.as_fd(), message.bytes(), Some(descriptor))?;
+        // The kernel takes no more than it was given.
+        message.sent(n).map_err(io::Error::other)?;
+        Ok(())
+    }
+
     /// Sends what the socket takes (`imsgbuf_write`).
     ///
     /// # Errors
     ///
-    /// What the system says: `EPIPE` or `ECONNRESET` when the peer is gone, without a signal. What
-    /// was not sent stays queued.
+    /// What the system says: `EPIPE` or `ECONNRESET` when the peer is gone, without a signal;
+    /// `ETOOMANYREFS` (Linux), `EMSGSIZE` or `ENOBUFS` (BSD) when too many descriptors are on their
+    /// way. What was not sent stays queued, and can be tried again once the peer has read.
     pub fn write(&mut self) -> io::Result<Written> {
         while let Some(chunk) = self.buf.chunk() {
             let descriptor = chunk.descriptor.map(AsFd::as_fd);

@@ -17,6 +17,10 @@ pub enum RecvError {
     Protocol(imsg_wire::Error),
     /// The buffer is full: take messages before reading on. Nothing was asked of the kernel.
     Full,
+    /// A descriptor is there, but this process cannot have another one (`RLIMIT_NOFILE`), and the
+    /// [reserve](crate::Receiver::keep_reserve) is used up. Nothing was read: close some, and read
+    /// again.
+    DescriptorLimit,
 }
 
 impl fmt::Display for RecvError {
@@ -25,6 +29,9 @@ impl fmt::Display for RecvError {
             Self::Io(error) => error.fmt(f),
             Self::Protocol(error) => error.fmt(f),
             Self::Full => imsg_wire::NoRoom::Full.fmt(f),
+            Self::DescriptorLimit => {
+                f.write_str("a descriptor waits, and this process has no room for another one")
+            }
         }
     }
 }
@@ -40,6 +47,39 @@ impl From<io::Error> for RecvError {
 impl From<imsg_wire::Error> for RecvError {
     fn from(error: imsg_wire::Error) -> Self {
         Self::Protocol(error)
+    }
+}
+
+/// A message was not sent.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The system call failed, or would block.
+    Io(io::Error),
+    /// The message cannot be sent, or not before what is queued.
+    Refused(imsg_wire::Reason),
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => error.fmt(f),
+            Self::Refused(reason) => reason.fmt(f),
+        }
+    }
+}
+
+impl error::Error for SendError {}
+
+impl From<io::Error> for SendError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<imsg_wire::Reason> for SendError {
+    fn from(reason: imsg_wire::Reason) -> Self {
+        Self::Refused(reason)
     }
 }
 

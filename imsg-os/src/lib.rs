@@ -32,7 +32,7 @@ mod error;
 mod sys;
 
 pub use channel::{Channel, Read, Receiver, Sender, Written};
-pub use error::{NotAStream, RecvError};
+pub use error::{NotAStream, RecvError, SendError};
 pub use imsg_wire::{
     Any, Classic, DEFAULT_MAX_LEN, Descriptor, Dialect, Endian, Header, Message, Missing, Modern,
     Pairing, Reason, Refused, Storage,

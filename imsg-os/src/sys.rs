@@ -61,7 +61,7 @@ pub(crate) fn recv(
     descriptors: bool,
 ) -> io::Result<(usize, Ancillary<OwnedFd>)> {
     if descriptors {
-        return recv_with_descriptors(socket, buf);
+        return recv_with_descriptors(socket, buf, 0);
     }
     let n = retry(|| {
         // SAFETY: the pointer and the length are those of `buf`, which is borrowed for writing.
@@ -70,9 +70,19 @@ pub(crate) fn recv(
     Ok((n, Ancillary::Nothing))
 }
 
+/// Looks at what [`recv`] would read, and leaves it there. On Linux, descriptors that are seen
+/// are installed, as if they were received.
+pub(crate) fn peek(
+    socket: BorrowedFd<'_>,
+    buf: &mut [u8],
+) -> io::Result<(usize, Ancillary<OwnedFd>)> {
+    recv_with_descriptors(socket, buf, libc::MSG_PEEK)
+}
+
 fn recv_with_descriptors(
     socket: BorrowedFd<'_>,
     buf: &mut [u8],
+    flags: c_int,
 ) -> io::Result<(usize, Ancillary<OwnedFd>)> {
     let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
     let mut control = Control::<CONTROL> { bytes: [MaybeUninit::uninit(); CONTROL] };
@@ -82,7 +92,7 @@ fn recv_with_descriptors(
         header.msg_controllen = CONTROL as _;
         // SAFETY: `header` points to `iov`, which describes `buf`, and to `control`, both writable
         // and of the lengths stated; all of them outlive the call.
-        unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, RECV_FLAGS) }
+        unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, RECV_FLAGS | flags) }
     })?;
     let truncated = header.msg_flags & libc::MSG_CTRUNC != 0;
     // SAFETY: `recvmsg` succeeded with this header, whose control buffer is still there, and this

@@ -57,7 +57,7 @@ pub use message::{Message, Messages, Split, split};
 pub use owned::OwnedMessage;
 pub use payload::{Reader, Writer};
 pub use recv::{Messages as Received, RecvBuf};
-pub use send::{Chunk, Pending, SendBuf};
+pub use send::{Chunk, Lent, Pending, SendBuf};
 pub use storage::Storage;
 #[cfg(feature = "zeroize")]
 pub use storage::Wiping;
