@@ -27,6 +27,44 @@ use crate::header::{ClassicHeader, Frame, HEADER_LEN, ModernHeader};
 /// [`Classic`], [`Modern`] and [`Any`] are the dialects of imsg. The trait is open, so that a
 /// program whose internal messages have another header gets the same buffers by saying how that
 /// header is read and written (what `msgbuf_new_reader` is for in libutil).
+///
+/// ```
+/// use imsg_wire::{Dialect, Frame, Header, Pairing, RecvBuf, SendBuf};
+///
+/// /// Nothing but a length of 64 bits, whose top bit marks a descriptor.
+/// #[derive(Clone, Copy)]
+/// struct LengthOnly;
+///
+/// const MARK: u64 = 1 << 63;
+///
+/// impl Dialect for LengthOnly {
+///     type Raw = [u8; 8];
+///
+///     fn decode(&self, raw: &[u8; 8]) -> Frame {
+///         let word = u64::from_ne_bytes(*raw);
+///         let len = usize::try_from(word & !MARK).unwrap_or(usize::MAX);
+///         Frame { header: Header::default(), len, marked: word & MARK != 0 }
+///     }
+///
+///     fn encode(&self, frame: &Frame) -> [u8; 8] {
+///         let mark = if frame.marked { MARK } else { 0 };
+///         (frame.len as u64 | mark).to_ne_bytes()
+///     }
+///
+///     fn max_len(&self) -> usize {
+///         usize::MAX >> 1
+///     }
+///
+///     fn pairing(&self) -> Pairing {
+///         Pairing::Exact
+///     }
+/// }
+///
+/// let mut queue = SendBuf::<_, _>::new(LengthOnly, [0; 64]);
+/// queue.compose(Header::default(), b"hello", None)?;
+/// assert_eq!(queue.chunk().unwrap().bytes.len(), 8 + 5);
+/// # Ok::<(), imsg_wire::Refused>(())
+/// ```
 pub trait Dialect {
     /// The header as it stands on the wire.
     type Raw: FromBytes + IntoBytes + Immutable + KnownLayout + Unaligned;

@@ -31,7 +31,8 @@
 //! assert_eq!((message.header.id, message.payload), (7, &b"hello"[..]));
 //! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```
-
+//!
+#![doc = include_str!("c_functions.md")]
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

@@ -1,0 +1,332 @@
+//! Uses all of imsg-wire on bytes that the compiler cannot know. That this links proves that no
+//! panic can be reached from any of it, as the panic handler calls a function that exists nowhere.
+
+#![no_std]
+#![no_main]
+
+use core::fmt::{self, Write};
+use core::hint::black_box;
+
+use imsg_freestanding::{entry, kernel};
+use imsg_wire::{
+    Ancillary, Any, Classic, Descriptor, Detected, Dialect, Endian, Header, Message, Messages,
+    Modern, NoRoom, OwnedMessage, Pairing, Reader, Reason, RecvBuf, Refused, SendBuf, Writer,
+    split,
+};
+use zerocopy::byteorder::big_endian::U32;
+use zerocopy::{BigEndian, FromBytes, Immutable, IntoBytes, KnownLayout, LittleEndian, Unaligned};
+
+entry!(main);
+
+fn main() -> u8 {
+    let mut input = [0; 512];
+    let mut log = Log;
+    while let Ok(n) = kernel::read(0, &mut input) {
+        let Some(bytes) = input.get(..n) else { break };
+        if bytes.is_empty() {
+            return 0;
+        }
+        parsing(bytes, &mut log);
+        let _ = payload(bytes, &mut log);
+        for rule in [Pairing::Exact, Pairing::Ordered, Pairing::Unmarked] {
+            buffers(Classic::<LittleEndian>::default(), rule, bytes, &mut log);
+            buffers(Classic::<BigEndian>::default(), rule, bytes, &mut log);
+            buffers(Modern::<LittleEndian>::default(), rule, bytes, &mut log);
+            buffers(Modern::<BigEndian>::default(), rule, bytes, &mut log);
+            buffers(any(bytes), rule, bytes, &mut log);
+        }
+        #[cfg(feature = "reachable-panic")]
+        let _ = write!(log, "{}", bytes[usize::from(bytes.len() > 7) * 8]);
+    }
+    1
+}
+
+/// Text goes to standard output.
+struct Log;
+
+impl Write for Log {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        kernel::write(1, text.as_bytes()).map(drop).map_err(|_| fmt::Error)
+    }
+}
+
+impl Log {
+    fn shown(&mut self, value: impl fmt::Display) {
+        let _ = writeln!(self, "{value}");
+    }
+
+    fn error<E: fmt::Display + fmt::Debug>(&mut self, error: E) {
+        let _ = writeln!(self, "{error}: {error:?}");
+    }
+}
+
+fn any(bytes: &[u8]) -> Any {
+    match bytes.first() {
+        Some(0) => Any::Classic(Endian::Little),
+        Some(1) => Any::Classic(Endian::Big),
+        Some(2) => Any::Modern(Endian::Little),
+        Some(3) => Any::Modern(Endian::Big),
+        _ => Any::Modern(Endian::NATIVE),
+    }
+}
+
+fn parsing(bytes: &[u8], log: &mut Log) {
+    let max_len = usize::from(bytes.first().copied().unwrap_or(0)) << 8;
+    if let Some(header) = bytes.first_chunk() {
+        for order in [Endian::Little, Endian::Big] {
+            black_box(Detected::of(header, order, bytes.len() as u16));
+        }
+    }
+    stateless(Classic::<LittleEndian>::default(), bytes, max_len, log);
+    stateless(Classic::<BigEndian>::default(), bytes, max_len, log);
+    stateless(Modern::<LittleEndian>::default(), bytes, max_len, log);
+    stateless(Modern::<BigEndian>::default(), bytes, max_len, log);
+    stateless(any(bytes), bytes, max_len, log);
+}
+
+fn stateless<D: Dialect + Copy>(dialect: D, bytes: &[u8], max_len: usize, log: &mut Log) {
+    if let Err(error) = split(&dialect, bytes, max_len) {
+        log.error(error);
+    }
+    let mut messages = Messages::new(dialect, bytes, max_len);
+    for message in messages.by_ref() {
+        match message {
+            Ok((frame, payload)) => {
+                black_box((frame, payload));
+            }
+            Err(error) => log.error(error),
+        }
+    }
+    log.shown(messages.offset());
+    black_box(messages.rest());
+    let _ = write!(log, "{messages:?}");
+}
+
+/// Stands for a descriptor, and is not `Copy`.
+#[derive(Debug)]
+struct Token(u8);
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        black_box(self.0);
+    }
+}
+
+/// Echoes what it receives, with buffers so small that all of their limits are met.
+fn buffers<D: Dialect + Copy>(dialect: D, rule: Pairing, bytes: &[u8], log: &mut Log) {
+    let mut rx: RecvBuf<D, [u8; 128], Token, 2> = RecvBuf::new(dialect, [0; 128]);
+    let mut tx: SendBuf<D, [u8; 160], Token, 2> = SendBuf::new(dialect, [0; 160]);
+    rx.set_pairing(rule);
+    black_box((rx.set_max_len(bytes.len()), rx.max_len()));
+    black_box((tx.set_max_len(bytes.len()), tx.max_len()));
+    tx.set_pid(7);
+    for chunk in bytes.chunks(9) {
+        if chunk.last() < Some(&200) {
+            rx.allow_descriptors();
+        }
+        receive(&mut rx, chunk, log);
+        while let Ok(Some(message)) = rx.next_message() {
+            reply(&mut tx, message, log);
+        }
+        for message in rx.messages() {
+            match message {
+                Ok(message) => reply(&mut tx, message, log),
+                Err(error) => log.error(error),
+            }
+        }
+        send(&mut tx, chunk.len(), log);
+        black_box((rx.is_ready(), rx.is_finished(), rx.offset(), rx.descriptors_allowed()));
+        black_box((tx.is_empty(), tx.queue_len(), tx.queue_bytes()));
+    }
+    rx.finish();
+    let _ = write!(log, "{rx:?} {tx:?}");
+    let _ = write!(log, "{:?}", rx.messages());
+    if let Err(error) = rx.next_message() {
+        log.error(error);
+    }
+    black_box((rx.into_storage(), tx.into_storage()));
+}
+
+fn receive<D: Dialect>(rx: &mut RecvBuf<D, [u8; 128], Token, 2>, chunk: &[u8], log: &mut Log) {
+    let spare = match rx.spare() {
+        Ok(spare) => spare,
+        Err(error @ NoRoom::Failed(_)) => return log.error(error),
+        Err(error) => return log.shown(error),
+    };
+    let n = chunk.len().min(spare.len());
+    for (to, from) in spare.iter_mut().zip(chunk) {
+        *to = *from;
+    }
+    let ancillary = match chunk.first() {
+        Some(byte @ 0..64) => Ancillary::One(Token(*byte)),
+        Some(64..66) => Ancillary::Several,
+        Some(66..80) => Ancillary::Dropped,
+        _ => Ancillary::Nothing,
+    };
+    let claimed = n.wrapping_add(usize::from(chunk.last() == Some(&0xff)));
+    if let Err(error) = rx.commit(claimed, ancillary) {
+        log.error(&error);
+        let _ = rx.commit(n, error.returned);
+    }
+}
+
+fn reply<D: Dialect>(
+    tx: &mut SendBuf<D, [u8; 160], Token, 2>,
+    mut message: Message<'_, Token>,
+    log: &mut Log,
+) {
+    let _ = write!(log, "{message:?}");
+    if let Descriptor::Missing(why) = message.descriptor {
+        black_box(why);
+    }
+    let token = message.descriptor.take();
+    let refused = |log: &mut Log, Refused { reason, descriptor }: Refused<Token>| {
+        log.error(Refused { reason, descriptor: descriptor.as_ref() });
+        descriptor
+    };
+    let token = match tx.forward(&message, token) {
+        Ok(()) => None,
+        Err(error) => refused(log, error),
+    };
+    let token = match tx.compose(Header::new(1), message.payload, token) {
+        Ok(()) => None,
+        Err(error) => refused(log, error),
+    };
+    let parts = [message.payload, message.payload, b"end"];
+    let token = match tx.compose_parts(message.header, &parts, token) {
+        Ok(()) => None,
+        Err(error) => refused(log, error),
+    };
+    match tx.create(message.header, token) {
+        Ok(mut writer) => {
+            let written = fields(&mut writer, message.reader());
+            let _ = write!(log, "{writer:?}");
+            match written {
+                Ok(()) => writer.close(),
+                Err(error) => {
+                    log.error(error);
+                    drop(writer.abandon());
+                }
+            }
+        }
+        Err(error) => drop(refused(log, error)),
+    }
+    match tx.lend(message.header, message.payload) {
+        Ok(lent) => {
+            let n = lent.bytes().len() / 2;
+            if let Err(error) = lent.sent(n) {
+                log.error(error);
+            }
+        }
+        Err(error @ (Reason::TooLong { .. } | Reason::Full { .. })) => log.error(error),
+        Err(error) => log.shown(error),
+    }
+    if let Ok(owned) = OwnedMessage::<64, Token>::try_from(message) {
+        black_box((owned.view().header, owned.payload()));
+        let _ = write!(log, "{owned:?}");
+    }
+}
+
+fn send<D: Dialect>(tx: &mut SendBuf<D, [u8; 160], Token, 2>, n: usize, log: &mut Log) {
+    let n = n.wrapping_mul(5);
+    if let Some(chunk) = tx.chunk() {
+        let _ = kernel::write(1, chunk.bytes);
+        black_box(chunk.descriptor);
+    }
+    match tx.consume(n) {
+        Ok(token) => drop(token),
+        Err(error) => log.error(error),
+    }
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Aligned {
+    number: u32,
+    more: u32,
+}
+
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct WithRest {
+    number: U32,
+    rest: [u8],
+}
+
+fn payload(bytes: &[u8], log: &mut Log) -> fmt::Result {
+    let n = usize::from(bytes.first().copied().unwrap_or(0));
+    let mut reader = Reader::new(bytes);
+    macro_rules! read {
+        ($($what:expr),* $(,)?) => {$(
+            match $what {
+                Ok(value) => drop(black_box(value)),
+                Err(error) => log.error(error),
+            }
+        )*};
+    }
+    read!(
+        reader.get_n8(),
+        reader.get_n16(),
+        reader.get_n32(),
+        reader.get_n64(),
+        reader.get_h16(),
+        reader.get_h32(),
+        reader.get_h64(),
+        reader.get(n),
+        reader.get_reader(n),
+        reader.get_value::<Aligned>(),
+        reader.get_ref::<U32>(),
+        reader.get_slice::<U32>(n),
+        reader.data::<Aligned>(),
+        reader.data_ref::<WithRest>().map(|value| (value.number, value.rest.len())),
+        reader.get_strbuf(n),
+        reader.get_str(n),
+        reader.get_cstr(),
+        reader.skip(n),
+        reader.seek(n, n),
+        reader.truncate(n),
+        reader.expect_end(),
+    );
+    write!(log, "{reader:?} {}", reader.remaining())?;
+    reader.rewind();
+
+    let mut space = [0; 64];
+    let mut writer = Writer::new(&mut space);
+    if let Err(error) = fields(&mut writer, reader) {
+        log.error(error);
+    }
+    write!(log, "{writer:?} {} {}", writer.len(), writer.is_empty())
+}
+
+fn fields<P>(writer: &mut Writer<'_, P>, reader: Reader<'_>) -> Result<(), imsg_wire::WriteError> {
+    let n = usize::from(reader.rest().first().copied().unwrap_or(0));
+    let number = n as u64;
+    if n == 3 {
+        writer.set_max_len(n)?;
+    }
+    writer.add_n8(number as u8)?;
+    writer.add_n16(number as u16)?;
+    writer.add_n32(number as u32)?;
+    writer.add_n64(number)?;
+    writer.add_h16(number as u16)?;
+    writer.add_h32(number as u32)?;
+    writer.add_h64(number)?;
+    writer.set(n, &Aligned { number: 1, more: 2 })?;
+    writer.set_n8(n, 1)?;
+    writer.set_n16(n, 1)?;
+    writer.set_n32(n, 1)?;
+    writer.set_n64(n, 1)?;
+    writer.set_h16(n, 1)?;
+    writer.set_h32(n, 1)?;
+    writer.set_h64(n, 1)?;
+    writer.truncate(n)?;
+    writer.add_zero(n)?;
+    writer.add_strbuf(reader.rest(), n)?;
+    writer.add_reader(&reader)?;
+    writer.add(reader.rest())?;
+    if let Some(byte) = writer.reserve(n)?.first_mut() {
+        *byte = 1;
+    }
+    black_box((writer.written(), writer.remaining()));
+    Ok(())
+}

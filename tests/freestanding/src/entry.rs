@@ -1,0 +1,43 @@
+//! Where the kernel starts the program, and where a panic would end it.
+
+use core::panic::PanicInfo;
+
+/// Makes `$main`, a function that returns an exit code, the entry point of the program.
+#[macro_export]
+macro_rules! entry {
+    ($main:path) => {
+        #[cfg(target_arch = "x86_64")]
+        core::arch::global_asm!(
+            ".globl _start",
+            "_start:",
+            "xor ebp, ebp",
+            "and rsp, -16",
+            "call {start}",
+            start = sym start,
+        );
+
+        #[cfg(target_arch = "aarch64")]
+        core::arch::global_asm!(
+            ".globl _start",
+            "_start:",
+            "mov x29, xzr",
+            "bl {start}",
+            start = sym start,
+        );
+
+        extern "C" fn start() -> ! {
+            $crate::kernel::exit($main())
+        }
+    };
+}
+
+unsafe extern "C" {
+    /// Exists nowhere, so that a program links only if the linker finds no way to a panic.
+    fn imsg_a_panic_is_reachable() -> !;
+}
+
+#[panic_handler]
+fn panic(_: &PanicInfo<'_>) -> ! {
+    // SAFETY: a program that could get here does not exist.
+    unsafe { imsg_a_panic_is_reachable() }
+}
