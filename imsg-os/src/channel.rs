@@ -231,7 +231,7 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
             }
             Ok((n, ancillary)) => {
                 // The kernel reads no more than it was lent, and there was room for a descriptor.
-                self.buf.commit(n, ancillary).map_err(io::Error::other)?;
+                self.buf.commit(n, ancillary).map_err(|_| io::Error::from(io::ErrorKind::Other))?;
                 Ok(Read::Data)
             }
             Err(RecvError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -439,7 +439,7 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
         let message = self.buf.lend(header, payload)?;
         let n = sys::send(self.socket.as_fd(), message.bytes(), Some(descriptor))?;
         // The kernel takes no more than it was given.
-        message.sent(n).map_err(io::Error::other)?;
+        message.sent(n).map_err(|_| io::Error::from(io::ErrorKind::Other))?;
         Ok(())
     }
 
@@ -455,7 +455,9 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
             let descriptor = chunk.descriptor.map(AsFd::as_fd);
             match sys::send(self.socket.as_fd(), chunk.bytes, descriptor) {
                 // The kernel has the descriptor now, so the one given back is closed.
-                Ok(n) => drop(self.buf.consume(n).map_err(io::Error::other)?),
+                Ok(n) => {
+                    drop(self.buf.consume(n).map_err(|_| io::Error::from(io::ErrorKind::Other))?)
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Ok(Written::WouldBlock);
                 }

@@ -47,6 +47,9 @@
 //! `sendmsg` is one message, so the descriptor belongs to the last message that starts in its
 //! range. It cannot see anything wrong with the sender but a range in which no message starts.
 //!
+//! A header whose length is out of range is none: nothing behind it is looked at, and it ends the
+//! stream.
+//!
 //! The outcome of each rule depends on the bytes and the ranges alone, never on when the program
 //! takes its messages.
 
@@ -168,7 +171,7 @@ impl<F, const N: usize> Descriptors<F, N> {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.arrivals.is_full() && self.several.is_none()
+        self.arrivals.is_full()
     }
 
     pub(crate) fn clear(&mut self) {
@@ -233,7 +236,7 @@ impl<F, const N: usize> Descriptors<F, N> {
         self.rule != Pairing::Ordered && arrival.range.end <= position
     }
 
-    /// Takes the descriptor of the message at `message`, whose header ends at `header_end`.
+    /// Takes the descriptor of the message at `message`.
     ///
     /// `marks_follow(end)` says whether another marked header lies wholly between this message and
     /// stream offset `end`.
@@ -241,20 +244,18 @@ impl<F, const N: usize> Descriptors<F, N> {
     pub(crate) fn claim(
         &mut self,
         message: Span,
-        header_end: u64,
         marked: bool,
         marks_follow: impl FnOnce(u64) -> bool,
     ) -> Result<Descriptor<F>, Violation> {
         if self.arrivals.is_empty() && self.several.is_none() {
             return Ok(if marked { self.missing(message.start) } else { Descriptor::None });
         }
-        self.pair(message, header_end, marked, marks_follow)
+        self.pair(message, marked, marks_follow)
     }
 
     fn pair(
         &mut self,
         message: Span,
-        header_end: u64,
         marked: bool,
         marks_follow: impl FnOnce(u64) -> bool,
     ) -> Result<Descriptor<F>, Violation> {
@@ -281,7 +282,7 @@ impl<F, const N: usize> Descriptors<F, N> {
                 // It may have been that of any marked header in the range: keep it for the others.
                 return Ok(Descriptor::Missing(Missing::Dropped));
             }
-            if header_end <= range.end && marks_follow(range.end) {
+            if marks_follow(range.end) {
                 return violation(Fault::Ambiguous);
             }
         }

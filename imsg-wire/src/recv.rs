@@ -143,6 +143,9 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
         state.release(&mut self.storage);
         if !ready {
             state.move_to_front(&mut self.storage);
+            // What was dropped for messages that are gone takes no room any more. A violation would
+            // have made the buffer ready.
+            let _ = state.descriptors.advance(state.offset);
         }
         let bytes = self.storage.bytes_mut();
         let storage = bytes.len();
@@ -169,8 +172,8 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
     ///
     /// # Errors
     ///
-    /// [`NotOffered`] when `n` is more than was lent; nothing is received then, and what came with
-    /// the bytes is given back.
+    /// [`NotOffered`] when `n` is more than was lent, or when nothing is; nothing is received then,
+    /// and what came with the bytes is given back.
     pub fn commit(
         &mut self,
         n: usize,
@@ -179,7 +182,8 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
         let state = &mut self.state;
         let offered = state.offered;
         let not_offered = |returned| NotOffered { claimed: n, offered, returned };
-        if n > offered {
+        let unexpected = offered == 0 && !matches!(ancillary, Ancillary::Nothing);
+        if n > offered || unexpected {
             return Err(not_offered(ancillary));
         }
         let start = state.offset.wrapping_add(state.unread() as u64);
@@ -304,12 +308,11 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
         };
         let end = self.offset.wrapping_add(frame.len as u64);
         let message = Span { start: self.offset, end };
-        let header_end = self.offset.wrapping_add(header_len::<D>() as u64);
         let dialect = &self.dialect;
         let max_len = self.max_len;
         let descriptor = self
             .descriptors
-            .claim(message, header_end, frame.marked, |until| {
+            .claim(message, frame.marked, |until| {
                 has_mark(dialect, rest, max_len, until.saturating_sub(end))
             })
             .map_err(Error::Descriptor)?;
@@ -334,6 +337,7 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
     #[cold]
     fn fail(&mut self, error: Error) -> Error {
         self.descriptors.clear();
+        self.offered = 0;
         self.failed = Some(error);
         error
     }

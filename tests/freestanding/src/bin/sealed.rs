@@ -82,10 +82,10 @@ fn receive(rx: &mut RecvBuf<Modern, [u8; BUFFER]>) -> Result<bool, Failure> {
         Err(NoRoom::Failed(_)) => return Err(Failure::Protocol),
     };
     let n = kernel::read(CHANNEL, spare).map_err(|_| Failure::Io)?;
+    rx.commit(n, Ancillary::Nothing).map_err(|_| Failure::Io)?;
     if n == 0 {
         rx.finish();
     }
-    rx.commit(n, Ancillary::Nothing).map_err(|_| Failure::Io)?;
     Ok(n > 0)
 }
 

@@ -1,0 +1,762 @@
+//! `RecvBuf` against the reference model, for all rules, whenever the program takes its messages.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use imsg_tests::reference::{Delivered, End, Id, Outcome, Read, Script};
+use imsg_wire::{
+    Ancillary, Any, Descriptor, Endian, Error, Fault, Header, Message, Missing, NoRoom, Pairing,
+    RecvBuf, Violation,
+};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+const RULES: [Pairing; 3] = [Pairing::Exact, Pairing::Ordered, Pairing::Unmarked];
+
+const DIALECTS: [Any; 4] = [
+    Any::Classic(Endian::Little),
+    Any::Classic(Endian::Big),
+    Any::Modern(Endian::Little),
+    Any::Modern(Endian::Big),
+];
+
+/// Room for all descriptors of any script below.
+const MANY: usize = 16;
+
+const HEADER: usize = 16;
+
+const MAX_LEN: usize = 48;
+
+// ---- What the model says of the faults whose outcome the documentation spells out
+
+#[test]
+fn a_marked_header_that_straddles_two_reads_gets_its_descriptor() {
+    let outcome = script(Pairing::Exact, &[true], &[(9, ONE), (8, NOTHING)]).outcome();
+    assert_eq!(descriptors(&outcome), [Descriptor::Here(0)]);
+}
+
+#[test]
+fn exact_reports_a_descriptor_that_was_sent_without_a_mark() {
+    let outcome = script(Pairing::Exact, &[false, true], &[(17, ONE), (17, ONE)]).outcome();
+    assert_eq!(outcome.end, violated(Fault::Unclaimed, 17));
+}
+
+#[test]
+fn ordered_reports_the_surplus_of_a_descriptor_that_was_sent_without_a_mark() {
+    let outcome = script(Pairing::Ordered, &[false, true], &[(17, ONE), (17, ONE)]).outcome();
+    assert_eq!(descriptors(&outcome), [Descriptor::None, Descriptor::Here(0)]);
+    assert_eq!(outcome.end, violated(Fault::Unclaimed, 34));
+}
+
+#[test]
+fn a_mark_without_a_descriptor_is_missing_when_the_next_one_is_read_apart() {
+    for rule in [Pairing::Exact, Pairing::Ordered] {
+        let outcome = script(rule, &[true, true], &[(17, NOTHING), (17, ONE)]).outcome();
+        let expected = [Descriptor::Missing(Missing::NotSent), Descriptor::Here(1)];
+        assert_eq!(descriptors(&outcome), expected, "{rule:?}");
+    }
+}
+
+#[test]
+fn exact_finds_two_marked_headers_in_one_range_ambiguous() {
+    let outcome = script(Pairing::Exact, &[false, true, true], &[(51, ONE)]).outcome();
+    assert_eq!(descriptors(&outcome), [Descriptor::None]);
+    assert_eq!(outcome.end, violated(Fault::Ambiguous, 17));
+}
+
+#[test]
+fn a_descriptor_that_the_kernel_dropped_is_reported_as_that() {
+    for rule in [Pairing::Exact, Pairing::Ordered] {
+        let outcome = script(rule, &[true, false], &[(17, DROPPED), (17, NOTHING)]).outcome();
+        let expected = [Descriptor::Missing(Missing::Dropped), Descriptor::None];
+        assert_eq!(descriptors(&outcome), expected, "{rule:?}");
+        assert_eq!(outcome.end, End::Clean, "{rule:?}");
+    }
+}
+
+#[test]
+fn exact_reports_a_descriptor_that_came_in_the_middle_of_a_message() {
+    let reads = [(16, NOTHING), (1, ONE), (17, ONE)];
+    let outcome = script(Pairing::Exact, &[true, true], &reads).outcome();
+    assert_eq!(descriptors(&outcome), [Descriptor::Missing(Missing::NotSent)]);
+    assert_eq!(outcome.end, violated(Fault::Unclaimed, 17));
+}
+
+#[test]
+fn several_descriptors_at_once_are_reported_instead_of_the_first_marked_message() {
+    for rule in RULES {
+        let outcome = script(rule, &[false, true], &[(34, SEVERAL)]).outcome();
+        assert_eq!(outcome.end, violated(Fault::Several, 17), "{rule:?}");
+    }
+}
+
+#[test]
+fn a_mark_before_passing_is_allowed_is_reported_as_that() {
+    for allowed_after in [None, Some(1)] {
+        let script = Script {
+            allowed_after,
+            ..script(Pairing::Exact, &[true, true], &[(17, NOTHING), (17, NOTHING)])
+        };
+        let second = if allowed_after.is_some() { Missing::NotSent } else { Missing::NotAllowed };
+        let expected = [Missing::NotAllowed, second].map(Descriptor::Missing);
+        assert_eq!(descriptors(&script.outcome()), expected);
+    }
+}
+
+#[test]
+fn a_batch_that_ends_with_its_mark_is_paired_by_order() {
+    let reads = [(17, ONE), (34, NOTHING)];
+    let outcome = script(Pairing::Ordered, &[false, false, true], &reads).outcome();
+    let expected = [Descriptor::None, Descriptor::None, Descriptor::Here(0)];
+    assert_eq!(descriptors(&outcome), expected);
+}
+
+#[test]
+fn without_marks_the_last_message_that_starts_in_the_range_owns_the_descriptor() {
+    let reads = [(18, ONE), (16, NOTHING)];
+    let outcome = script(Pairing::Unmarked, &[false, false], &reads).outcome();
+    assert_eq!(descriptors(&outcome), [Descriptor::None, Descriptor::Here(0)]);
+}
+
+// ---- Random streams
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn messages_and_errors_are_those_of_the_model(
+        plan in plans(),
+        rule in rules(),
+        steps in steps(),
+    ) {
+        let script = plan.script(rule, MANY);
+        let expected = script.outcome();
+        for consumer in Consumer::all(&steps) {
+            let run = run::<MANY>(&script, consumer);
+            prop_assert_eq!(&run.outcome, &expected, "{:?} of {:?}", consumer, script);
+        }
+    }
+
+    #[test]
+    fn a_full_queue_of_descriptors_fails_at_the_same_offset_whenever_messages_are_taken(
+        plan in plans(),
+        rule in rules(),
+        steps in steps(),
+    ) {
+        let (two, three) = (plan.script(rule, 2), plan.script(rule, 3));
+        for consumer in Consumer::all(&steps) {
+            let run = run::<2>(&two, consumer);
+            prop_assert_eq!(&run.outcome, &two.outcome(), "{:?} of {:?}", consumer, two);
+        }
+        for consumer in Consumer::all(&steps) {
+            let run = run::<3>(&three, consumer);
+            prop_assert_eq!(&run.outcome, &three.outcome(), "{:?} of {:?}", consumer, three);
+        }
+    }
+
+    #[test]
+    fn a_failed_buffer_has_closed_all_that_it_did_not_deliver(
+        plan in plans(),
+        rule in rules(),
+        steps in steps(),
+    ) {
+        let script = plan.script(rule, 3);
+        let must_be_closed = script.closed(&script.outcome());
+        for consumer in Consumer::all(&steps) {
+            let run = run::<3>(&script, consumer);
+            let expected: BTreeSet<Id> = must_be_closed.intersection(&run.received).copied().collect();
+            prop_assert_eq!(&run.closed_early, &expected, "{:?} of {:?}", consumer, script);
+        }
+    }
+
+    #[test]
+    fn each_descriptor_is_delivered_or_closed_once(
+        plan in plans(),
+        rule in rules(),
+        steps in steps(),
+    ) {
+        let script = plan.script(rule, 3);
+        for consumer in Consumer::all(&steps) {
+            let run = run::<3>(&script, consumer);
+            let mut accounted = [run.delivered, run.closed].concat();
+            accounted.sort_unstable();
+            let received: Vec<Id> = run.received.into_iter().collect();
+            prop_assert_eq!(accounted, received, "{:?} of {:?}", consumer, script);
+        }
+    }
+
+    #[test]
+    fn a_buffer_is_ready_exactly_when_there_is_a_message_or_an_error(
+        plan in plans(),
+        rule in rules(),
+        steps in steps(),
+    ) {
+        let script = plan.script(rule, 3);
+        for consumer in Consumer::all(&steps) {
+            let run = run::<3>(&script, consumer);
+            prop_assert_eq!(run.ready_wrongly, None, "{:?} of {:?}", consumer, script);
+        }
+    }
+
+    #[test]
+    fn after_its_last_message_a_buffer_always_says_the_same(
+        plan in plans(),
+        rule in rules(),
+        steps in steps(),
+    ) {
+        let script = plan.script(rule, 3);
+        for consumer in Consumer::all(&steps) {
+            let run = run::<3>(&script, consumer);
+            prop_assert!(run.end_stays, "{:?} of {:?}", consumer, script);
+        }
+    }
+}
+
+// ---- All small streams
+
+#[test]
+fn exact_is_its_text_on_all_small_schedules() {
+    compare_all_small_schedules(Pairing::Exact);
+}
+
+#[test]
+fn ordered_is_its_text_on_all_small_schedules() {
+    compare_all_small_schedules(Pairing::Ordered);
+}
+
+#[test]
+fn unmarked_is_its_text_on_all_small_schedules() {
+    compare_all_small_schedules(Pairing::Unmarked);
+}
+
+/// All streams of up to three messages of 17 bytes, marked or not, split in all ways between
+/// messages, in the middle of headers and behind headers, with or without a descriptor in each
+/// read.
+fn compare_all_small_schedules(rule: Pairing) {
+    let mut count = 0;
+    for messages in 1..=3 {
+        for marks in 0..1_usize << messages {
+            let marks: Vec<bool> = (0..messages).map(|bit| marks >> bit & 1 == 1).collect();
+            let cuts: Vec<usize> =
+                (0..messages).flat_map(|i| [17 * i, 17 * i + 8, 17 * i + 16]).skip(1).collect();
+            for chosen in 0..1_usize << cuts.len() {
+                let bit = |i: &usize| chosen >> i & 1 == 1;
+                let at: Vec<usize> = (0..cuts.len()).filter(bit).map(|i| cuts[i]).collect();
+                let lens = lens(17 * messages, &at);
+                for attached in 0..1_usize << lens.len() {
+                    let reads: Vec<(usize, Ancillary<()>)> = lens
+                        .iter()
+                        .enumerate()
+                        .map(|(i, len)| (*len, if attached >> i & 1 == 1 { ONE } else { NOTHING }))
+                        .collect();
+                    let script = script(rule, &marks, &reads);
+                    let expected = script.outcome();
+                    for consumer in [Consumer::Eager, Consumer::Lazy] {
+                        let run = run::<MANY>(&script, consumer);
+                        assert_eq!(run.outcome, expected, "{consumer:?} of {script:?}");
+                    }
+                    count += 1;
+                }
+            }
+        }
+    }
+    println!("{rule:?}: {count} schedules, each taken eagerly and lazily");
+    assert_eq!(count, 2 * 2 * 9 + 4 * 2 * 243 + 8 * 2 * 6561);
+}
+
+// ---- Scripts by hand
+
+const NOTHING: Ancillary<()> = Ancillary::Nothing;
+const ONE: Ancillary<()> = Ancillary::One(());
+const SEVERAL: Ancillary<()> = Ancillary::Several;
+const DROPPED: Ancillary<()> = Ancillary::Dropped;
+
+/// A stream that ends after messages of 17 bytes, marked or not. The descriptor that comes with
+/// the n-th read is named n.
+fn script(rule: Pairing, marks: &[bool], reads: &[(usize, Ancillary<()>)]) -> Script {
+    let dialect = Any::Modern(Endian::NATIVE);
+    let mut bytes = Vec::new();
+    for (id, marked) in (0..).zip(marks) {
+        put(&mut bytes, dialect, Header { id, ..Header::new(1) }, 17, *marked, 0);
+        bytes.push(b'!');
+    }
+    Script {
+        dialect,
+        max_len: MAX_LEN,
+        rule,
+        bytes,
+        reads: (0..).zip(reads).map(|(id, (len, what))| read(*len, id, *what)).collect(),
+        allowed_after: Some(0),
+        ended: true,
+        capacity: MANY,
+    }
+}
+
+fn read(len: usize, id: Id, what: Ancillary<()>) -> Read {
+    let brought = match what {
+        Ancillary::Nothing => Ancillary::Nothing,
+        Ancillary::One(()) => Ancillary::One(id),
+        Ancillary::Several => Ancillary::Several,
+        Ancillary::Dropped => Ancillary::Dropped,
+    };
+    Read { len, brought }
+}
+
+/// The lengths of the pieces of `total` bytes that are cut at all of `cuts`, in order.
+fn lens(total: usize, cuts: &[usize]) -> Vec<usize> {
+    let starts = std::iter::once(&0).chain(cuts);
+    let ends = cuts.iter().chain(std::iter::once(&total));
+    starts.zip(ends).map(|(start, end)| end - start).collect()
+}
+
+fn put(
+    bytes: &mut Vec<u8>,
+    dialect: Any,
+    header: Header,
+    len: u32,
+    marked: bool,
+    other_flags: u16,
+) {
+    let (order, words) = match dialect {
+        Any::Classic(order) => {
+            let flags = u32::from(other_flags & !1 | u16::from(marked));
+            (order, if order == Endian::Little { flags << 16 | len } else { len << 16 | flags })
+        }
+        Any::Modern(order) => (order, len | u32::from(marked) << 31),
+    };
+    for word in [header.msg_type, words, header.id, header.pid] {
+        bytes.extend(match order {
+            Endian::Little => word.to_le_bytes(),
+            Endian::Big => word.to_be_bytes(),
+        });
+    }
+}
+
+fn violated(fault: Fault, offset: u64) -> End {
+    End::Failed(Error::Descriptor(Violation { fault, offset }))
+}
+
+fn descriptors(outcome: &Outcome) -> Vec<Descriptor<Id>> {
+    outcome.messages.iter().map(|message| message.descriptor).collect()
+}
+
+// ---- Scripts at random
+
+/// A script as it is drawn: choices that are good for any stream, so that each can be shrunk
+/// without regard to the others.
+#[derive(Clone, Debug)]
+struct Plan {
+    dialect: Any,
+    messages: Vec<Planned>,
+    /// How many bytes are missing at the end.
+    missing: usize,
+    cuts: Vec<Cut>,
+    sender: Sender,
+    /// What comes with each read; one after the other, over and over.
+    brought: Vec<Brought>,
+    allowed_after: Option<Index>,
+    ended: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Planned {
+    header: Header,
+    payload: Vec<u8>,
+    marked: bool,
+    other_flags: u16,
+    /// A length that the header states in place of the right one.
+    wrong_len: Option<u32>,
+}
+
+#[derive(Clone, Debug)]
+enum Cut {
+    /// Next to where a header or a message starts or ends.
+    Near(Index, isize),
+    Anywhere(Index),
+}
+
+/// The message with which the descriptor of a marked one comes, if all is in order.
+#[derive(Clone, Copy, Debug)]
+enum Sender {
+    /// The marked one.
+    Begins,
+    /// The first one behind the marked one before.
+    Ends,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Brought {
+    /// A descriptor if the sender attached one.
+    InOrder,
+    Whatever(Ancillary<()>),
+}
+
+impl Plan {
+    fn script(&self, rule: Pairing, capacity: usize) -> Script {
+        let mut bytes = Vec::new();
+        let mut near = Vec::new();
+        let mut attached = Vec::new();
+        let mut batch = 0;
+        for message in &self.messages {
+            let start = bytes.len();
+            let len = HEADER + message.payload.len();
+            let stated = message.wrong_len.unwrap_or(len as u32);
+            let Planned { header, marked, other_flags, .. } = *message;
+            put(&mut bytes, self.dialect, header, stated, marked, other_flags);
+            bytes.extend(&message.payload);
+            near.extend([start, start + HEADER, start + len]);
+            if marked {
+                attached.push(match self.sender {
+                    Sender::Begins => start,
+                    Sender::Ends => batch,
+                });
+                batch = start + len;
+            }
+        }
+        bytes.truncate(bytes.len() - self.missing.min(bytes.len()));
+        let total = bytes.len();
+        let mut cuts: Vec<usize> = self
+            .cuts
+            .iter()
+            .map(|cut| match cut {
+                Cut::Near(index, delta) => index.get(&near).saturating_add_signed(*delta),
+                Cut::Anywhere(index) => index.index(total + 1),
+            })
+            .map(|at| at.min(total))
+            .collect();
+        cuts.sort_unstable();
+        let mut start = 0;
+        let mut reads = Vec::new();
+        for (id, len) in (0..).zip(lens(total, &cuts)) {
+            let in_order = attached.iter().any(|at| (start..start + len).contains(at));
+            let what = match self.brought[id as usize % self.brought.len()] {
+                Brought::InOrder => {
+                    if in_order {
+                        ONE
+                    } else {
+                        NOTHING
+                    }
+                }
+                Brought::Whatever(what) => what,
+            };
+            reads.push(read(len, id, what));
+            start += len;
+        }
+        let allowed_after = self.allowed_after.map(|index| index.index(reads.len()));
+        Script {
+            dialect: self.dialect,
+            max_len: MAX_LEN,
+            rule,
+            bytes,
+            reads,
+            allowed_after,
+            ended: self.ended,
+            capacity,
+        }
+    }
+}
+
+prop_compose! {
+    fn plans()(
+        dialect in prop::sample::select(&DIALECTS[..]),
+        messages in prop::collection::vec(planned(), 1..8),
+        missing in prop_oneof![4 => Just(0_usize), 1 => 1..40_usize],
+        cuts in prop::collection::vec(cuts(), 0..12),
+        sender in prop_oneof![Just(Sender::Begins), Just(Sender::Ends)],
+        brought in prop::collection::vec(brought(), 1..13),
+        allowed_after in prop_oneof![
+            3 => any::<Index>().prop_map(Some),
+            1 => Just(None),
+        ],
+        ended in any::<bool>(),
+    ) -> Plan {
+        Plan { dialect, messages, missing, cuts, sender, brought, allowed_after, ended }
+    }
+}
+
+prop_compose! {
+    fn planned()(
+        (msg_type, id, pid) in any::<(u32, u32, u32)>(),
+        payload in prop_oneof![
+            1 => Just(Vec::new()),
+            3 => prop::collection::vec(any::<u8>(), 0..=MAX_LEN - HEADER),
+        ],
+        marked in any::<bool>(),
+        other_flags in any::<u16>(),
+        wrong_len in prop_oneof![
+            30 => Just(None),
+            1 => prop::sample::select(&[0, 15, MAX_LEN as u32 + 1, 0xffff][..]).prop_map(Some),
+        ],
+    ) -> Planned {
+        Planned { header: Header { msg_type, id, pid }, payload, marked, other_flags, wrong_len }
+    }
+}
+
+fn cuts() -> impl Strategy<Value = Cut> {
+    prop_oneof![
+        4 => (any::<Index>(), -1..=1_isize).prop_map(|(index, delta)| Cut::Near(index, delta)),
+        1 => any::<Index>().prop_map(Cut::Anywhere),
+    ]
+}
+
+fn brought() -> impl Strategy<Value = Brought> {
+    prop_oneof![
+        24 => Just(Brought::InOrder),
+        4 => Just(Brought::Whatever(NOTHING)),
+        4 => Just(Brought::Whatever(ONE)),
+        4 => Just(Brought::Whatever(DROPPED)),
+        1 => Just(Brought::Whatever(SEVERAL)),
+    ]
+}
+
+fn rules() -> impl Strategy<Value = Pairing> {
+    prop::sample::select(&RULES[..])
+}
+
+fn steps() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(0..4_u8, 1..6)
+}
+
+// ---- Running a script
+
+/// When a program takes its messages. All take them when the buffer has no place to read into.
+#[derive(Clone, Copy, Debug)]
+enum Consumer<'a> {
+    /// After each read, until there are no more.
+    Eager,
+    /// After each read, as long as the buffer says that it is ready.
+    WhileReady,
+    /// Only when it has to.
+    Lazy,
+    /// So many after each read; one number after the other, over and over.
+    Erratic(&'a [u8]),
+}
+
+impl<'a> Consumer<'a> {
+    fn all(steps: &'a [u8]) -> [Self; 4] {
+        [Self::Eager, Self::WhileReady, Self::Lazy, Self::Erratic(steps)]
+    }
+}
+
+/// What happened when a script was run.
+struct Run {
+    outcome: Outcome,
+    /// The descriptors that the buffer was given.
+    received: BTreeSet<Id>,
+    /// Those that it closed before it was dropped itself.
+    closed_early: BTreeSet<Id>,
+    /// All that the buffer closed.
+    closed: Vec<Id>,
+    /// All that the program got.
+    delivered: Vec<Id>,
+    /// Where `is_ready` said something else than `next_message`.
+    ready_wrongly: Option<u64>,
+    /// Whether the buffer went on to say what it said in the end.
+    end_stays: bool,
+}
+
+/// Runs `script` through a buffer for `N` descriptors.
+fn run<const N: usize>(script: &Script, consumer: Consumer<'_>) -> Run {
+    assert!(script.capacity == N);
+    let mut program = Program::<N>::new(script);
+    program.read_all(script, consumer);
+    let failed = program.failed;
+    let end = match failed {
+        Some(error) => End::Failed(error),
+        None if script.ended => End::Clean,
+        None => End::Waiting,
+    };
+    let end_stays = program.says(end) && program.says(end);
+    let offset = program.buffer.offset();
+    let Program { buffer, messages, received, ledger, ready_wrongly, .. } = program;
+    let closed_early = ledger.closed.borrow().iter().copied().collect();
+    drop(buffer);
+    Run {
+        outcome: Outcome { messages, end, offset },
+        received,
+        closed_early,
+        closed: ledger.closed.take(),
+        delivered: ledger.delivered.take(),
+        ready_wrongly,
+        end_stays,
+    }
+}
+
+struct Program<const N: usize> {
+    buffer: RecvBuf<Any, Box<[u8]>, Token, N>,
+    messages: Vec<Delivered>,
+    failed: Option<Error>,
+    received: BTreeSet<Id>,
+    ledger: Rc<Ledger>,
+    ready_wrongly: Option<u64>,
+}
+
+impl<const N: usize> Program<N> {
+    fn new(script: &Script) -> Self {
+        // As little as can do, so that bytes have to move.
+        let largest = script.reads.iter().map(|read| read.len).max().unwrap_or(0);
+        let storage = vec![0; script.max_len + largest].into_boxed_slice();
+        let mut buffer = RecvBuf::new(script.dialect, storage);
+        assert_eq!(buffer.set_max_len(script.max_len), script.max_len);
+        buffer.set_pairing(script.rule);
+        Self {
+            buffer,
+            messages: Vec::new(),
+            failed: None,
+            received: BTreeSet::new(),
+            ledger: Rc::default(),
+            ready_wrongly: None,
+        }
+    }
+
+    fn read_all(&mut self, script: &Script, consumer: Consumer<'_>) {
+        let mut bytes = &script.bytes[..];
+        for (index, read) in script.reads.iter().enumerate() {
+            if script.allowed_after == Some(index) {
+                self.buffer.allow_descriptors();
+            }
+            let (now, later) = bytes.split_at(read.len);
+            bytes = later;
+            if !self.make_room(now) {
+                return;
+            }
+            self.commit(read);
+            self.take_some(index, consumer);
+        }
+        if script.ended {
+            self.buffer.finish();
+        }
+        while self.take() {}
+    }
+
+    /// Places `bytes` where the buffer wants them; false when it has failed.
+    fn make_room(&mut self, bytes: &[u8]) -> bool {
+        loop {
+            match self.buffer.spare() {
+                Ok(spare) if spare.len() >= bytes.len() => {
+                    spare[..bytes.len()].copy_from_slice(bytes);
+                    return true;
+                }
+                Ok(_) | Err(NoRoom::Full) => {}
+                Err(NoRoom::Finished) => panic!("the stream has not ended"),
+                Err(NoRoom::Failed(error)) => {
+                    self.failed = Some(error);
+                    return false;
+                }
+            }
+            if !self.take() {
+                assert!(self.failed.is_some(), "no room for a read, and no message to take");
+                return false;
+            }
+        }
+    }
+
+    fn commit(&mut self, read: &Read) {
+        let ancillary = match read.brought {
+            Ancillary::Nothing => Ancillary::Nothing,
+            Ancillary::Several => Ancillary::Several,
+            Ancillary::Dropped => Ancillary::Dropped,
+            Ancillary::One(id) => {
+                self.received.insert(id);
+                Ancillary::One(Token { id, delivered: false, ledger: Rc::clone(&self.ledger) })
+            }
+        };
+        assert!(self.buffer.commit(read.len, ancillary).is_ok());
+    }
+
+    fn take_some(&mut self, index: usize, consumer: Consumer<'_>) {
+        match consumer {
+            Consumer::Eager => {
+                for item in self.buffer.messages() {
+                    match item {
+                        Ok(message) => self.messages.push(delivered(message)),
+                        Err(error) => self.failed = Some(error),
+                    }
+                }
+            }
+            Consumer::WhileReady => while self.buffer.is_ready() && self.take() {},
+            Consumer::Lazy => {}
+            Consumer::Erratic(steps) => {
+                for _ in 0..steps[index % steps.len()] {
+                    self.take();
+                }
+            }
+        }
+    }
+
+    /// Takes a message; false when there is none.
+    fn take(&mut self) -> bool {
+        let at = self.buffer.offset();
+        let ready = self.buffer.is_ready();
+        let taken = self.buffer.next_message();
+        if ready == matches!(taken, Ok(None)) {
+            self.ready_wrongly.get_or_insert(at);
+        }
+        match taken {
+            Ok(Some(message)) => {
+                self.messages.push(delivered(message));
+                true
+            }
+            Ok(None) => false,
+            Err(error) => {
+                self.failed = Some(error);
+                false
+            }
+        }
+    }
+
+    /// Whether the buffer, asked again, says that the stream is in state `end`.
+    fn says(&mut self, end: End) -> bool {
+        let next = self.buffer.next_message().map(|message| message.is_some());
+        match end {
+            End::Waiting => next == Ok(false),
+            End::Clean => next == Ok(false) && self.room() == Err(NoRoom::Finished),
+            End::Failed(error) => next == Err(error) && self.room() == Err(NoRoom::Failed(error)),
+        }
+    }
+
+    fn room(&mut self) -> Result<(), NoRoom> {
+        self.buffer.spare().map(|_| ())
+    }
+}
+
+fn delivered(message: Message<'_, Token>) -> Delivered {
+    Delivered {
+        header: message.header,
+        payload: message.payload.to_vec(),
+        descriptor: match message.descriptor {
+            Descriptor::None => Descriptor::None,
+            Descriptor::Here(token) => Descriptor::Here(token.deliver()),
+            Descriptor::Missing(why) => Descriptor::Missing(why),
+        },
+    }
+}
+
+/// A descriptor that notes what becomes of it.
+struct Token {
+    id: Id,
+    delivered: bool,
+    ledger: Rc<Ledger>,
+}
+
+#[derive(Default)]
+struct Ledger {
+    delivered: RefCell<Vec<Id>>,
+    closed: RefCell<Vec<Id>>,
+}
+
+impl Token {
+    fn deliver(mut self) -> Id {
+        self.delivered = true;
+        self.id
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        let Ledger { delivered, closed } = &*self.ledger;
+        let list = if self.delivered { delivered } else { closed };
+        list.borrow_mut().push(self.id);
+    }
+}
