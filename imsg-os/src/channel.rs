@@ -7,8 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use imsg_wire::{
-    Ancillary, DEFAULT_MAX_LEN, Dialect, Header, Message, Modern, NoRoom, Pairing, Pending,
-    Received, RecvBuf, Refused, SendBuf, Storage, Writer,
+    Ancillary, DEFAULT_MAX_LEN, Dialect, Header, Message, Modern, NoRoom, NotOffered, Pairing,
+    Pending, Received, RecvBuf, Refused, SendBuf, Storage, Writer,
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -230,8 +230,7 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
                 Ok(Read::Closed)
             }
             Ok((n, ancillary)) => {
-                // The kernel reads no more than it was lent, and there was room for a descriptor.
-                self.buf.commit(n, ancillary).map_err(|_| io::Error::from(io::ErrorKind::Other))?;
+                self.buf.commit(n, ancillary).map_err(more_than_offered)?;
                 Ok(Read::Data)
             }
             Err(RecvError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -438,8 +437,7 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
         }
         let message = self.buf.lend(header, payload)?;
         let n = sys::send(self.socket.as_fd(), message.bytes(), Some(descriptor))?;
-        // The kernel takes no more than it was given.
-        message.sent(n).map_err(|_| io::Error::from(io::ErrorKind::Other))?;
+        message.sent(n).map_err(more_than_offered)?;
         Ok(())
     }
 
@@ -456,7 +454,8 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
             match sys::send(self.socket.as_fd(), chunk.bytes, descriptor) {
                 // The kernel has the descriptor now, so the one given back is closed.
                 Ok(n) => {
-                    drop(self.buf.consume(n).map_err(|_| io::Error::from(io::ErrorKind::Other))?)
+                    let sent = self.buf.consume(n).map_err(more_than_offered)?;
+                    drop(sent);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Ok(Written::WouldBlock);
@@ -502,6 +501,11 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
     pub fn max_len(&self) -> usize {
         self.buf.max_len()
     }
+}
+
+/// Does not happen: the kernel reads and takes no more than it is given. Allocates nothing.
+fn more_than_offered<T>(_: NotOffered<T>) -> io::Error {
+    io::ErrorKind::Other.into()
 }
 
 macro_rules! half_traits {

@@ -1,0 +1,213 @@
+//! The privileged side. It opens files, and trusts nothing that the worker says.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+
+use command_fds::{CommandFdExt, FdMapping};
+use imsg_os::{Any, Channel, Descriptor, Header, Message, RecvError};
+use nix::errno::Errno;
+use zerocopy::FromBytes;
+
+use crate::protocol::{CHANNEL, FAILURE, Failure, Layers, READ, READY, SUMMARY, Summary};
+use crate::{Dialect, complain, open};
+
+pub(crate) fn run(dialect: Dialect, files: &[PathBuf]) -> Result<ExitCode, Box<dyn Error>> {
+    let (mut worker, channel) = start_worker(dialect)?;
+    match converse(channel, worker.id(), files) {
+        Ok(code) => {
+            // The channel is closed now, so the worker knows that there is no more to do.
+            let status = worker.wait()?;
+            if !status.success() {
+                return Err(format!("the worker failed: {status}").into());
+            }
+            Ok(code)
+        }
+        Err(Stop::HungUp) => Err(format!("the worker ended early: {}", worker.wait()?).into()),
+        Err(Stop::Fault(error)) => {
+            let _ = worker.kill().and_then(|()| worker.wait());
+            Err(error)
+        }
+    }
+}
+
+fn start_worker(dialect: Dialect) -> Result<(Child, Channel<Any>), Box<dyn Error>> {
+    let (ours, theirs) = UnixStream::pair()?;
+    // The command holds the worker's end until it is dropped, here. If it lived on, the end of the
+    // worker would not be the end of the stream, and we would wait for an answer for ever.
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .args(["--worker", "--dialect", dialect.name()])
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .fd_mappings(vec![FdMapping { parent_fd: theirs.into(), child_fd: CHANNEL }])?;
+    let worker = command.spawn()?;
+    // Descriptors are not allowed here: the kernel closes what a worker run wild may send.
+    Ok((worker, Channel::new(ours, dialect.into())?))
+}
+
+/// Why a conversation ended before its time.
+enum Stop {
+    /// The worker closed its end, as it does by ending.
+    HungUp,
+    /// Anything else; the worker may well be alive.
+    Fault(Box<dyn Error>),
+}
+
+/// Has the worker read all files, and prints what it says of them.
+fn converse(mut channel: Channel<Any>, worker: u32, files: &[PathBuf]) -> Result<ExitCode, Stop> {
+    let mut out = io::stdout().lock();
+
+    let layers: Layers = match receive(&mut channel, 0)? {
+        Message { header: Header { msg_type: READY, .. }, payload, .. } => decode(payload)?,
+        message => return Err(unexpected(&message)),
+    };
+    writeln!(out, "worker {worker}: {}", describe(&layers)).map_err(cannot_print)?;
+    let (size, lines, sha256, own_open) = ("size", "lines", "sha256", "own open");
+    writeln!(out, "{size:>14} {lines:>12}  {sha256:<64}  {own_open:<8}  name")
+        .map_err(cannot_print)?;
+
+    let mut code = ExitCode::SUCCESS;
+    for (id, path) in (1..).zip(files) {
+        let summary = match open_regular(path) {
+            Ok(file) => summarize(&mut channel, id, path, file)?,
+            Err(error) => Err(error.into()),
+        };
+        // Names are printed as `Debug` does, since a name can have line breaks and worse in it.
+        match summary {
+            Ok(Summary { size, lines, sha256, own_open }) => {
+                let (sha256, own_open) = (hex(&sha256), outcome(own_open.get()));
+                writeln!(out, "{size:>14} {lines:>12}  {sha256}  {own_open:<8}  {path:?}")
+                    .map_err(cannot_print)?;
+            }
+            Err(reason) => {
+                complain(format_args!("privsep: {path:?}: {reason}"));
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// Opens what can be read to its end; a directory too, for the worker to fail with.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let file = open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() || kind.is_dir() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("not a regular file"))
+    }
+}
+
+/// Passes a file to the worker and waits for the answer. That there is none for this file does not
+/// affect the others.
+fn summarize(
+    channel: &mut Channel<Any>,
+    id: u32,
+    path: &Path,
+    file: File,
+) -> Result<Result<Summary, Box<dyn Error>>, Stop> {
+    let request = Header { id, ..Header::new(READ) };
+    let path = path.as_os_str().as_bytes();
+    if let Err(refused) = channel.tx.compose(request, path, Some(file.into())) {
+        // Nothing else is queued, so it is not for want of room, but because of the path's length.
+        return Ok(Err(refused.into()));
+    }
+    channel.tx.flush()?;
+
+    let answer = receive(channel, id)?;
+    match answer.header.msg_type {
+        SUMMARY => Ok(Ok(decode(answer.payload)?)),
+        FAILURE => {
+            let Failure { errno } = decode(answer.payload)?;
+            Ok(Err(io::Error::from_raw_os_error(errno.get()).into()))
+        }
+        _ => Err(unexpected(&answer)),
+    }
+}
+
+/// Waits for a message of the worker that answers the request `id`.
+fn receive(channel: &mut Channel<Any>, id: u32) -> Result<Message<'_, OwnedFd>, Stop> {
+    let message = channel.rx.recv()?.ok_or(Stop::HungUp)?;
+    match message {
+        Message { header, descriptor: Descriptor::None, .. } if header.id == id => Ok(message),
+        _ => Err(unexpected(&message)),
+    }
+}
+
+fn decode<T: FromBytes>(payload: &[u8]) -> Result<T, Stop> {
+    T::read_from_bytes(payload).map_err(|_| {
+        let (len, due) = (payload.len(), size_of::<T>());
+        Stop::Fault(format!("the worker sent {len} bytes where {due} are due").into())
+    })
+}
+
+fn unexpected(message: &Message<'_, OwnedFd>) -> Stop {
+    Stop::Fault(format!("the worker sent an unexpected message: {message:?}").into())
+}
+
+fn cannot_print(error: io::Error) -> Stop {
+    Stop::Fault(format!("cannot print: {error}").into())
+}
+
+impl From<RecvError> for Stop {
+    fn from(error: RecvError) -> Self {
+        match error {
+            RecvError::Io(error) => error.into(),
+            // It ended in the middle of a message.
+            RecvError::Protocol(imsg_wire::Error::Truncated { .. }) => Self::HungUp,
+            error => Self::Fault(error.into()),
+        }
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Self::HungUp,
+            _ => Self::Fault(error.into()),
+        }
+    }
+}
+
+fn describe(layers: &Layers) -> String {
+    let Layers { user, group, was_root, no_new_privileges, landlock } = layers;
+    let mut text = format!("descriptors 0 to {CHANNEL}, user {user}, group {group}");
+    if *was_root != 0 {
+        text += ", no other groups";
+    }
+    if *no_new_privileges != 0 {
+        text += ", no new privileges";
+    }
+    let landlock = landlock.get();
+    if landlock == 0 {
+        return text + ", no Landlock: it can open what its user may read";
+    }
+    text += &format!(", no files (Landlock {landlock})");
+    for (since, what) in [(4, "TCP"), (6, "signals or abstract sockets"), (10, "UDP")] {
+        if landlock >= since {
+            text += &format!(", no {what}");
+        }
+    }
+    text
+}
+
+/// What came of the worker's own attempt to open a file.
+fn outcome(errno: i32) -> String {
+    match errno {
+        0 => "opened".into(),
+        libc::EACCES | libc::EPERM => "refused".into(),
+        other => format!("{:?}", Errno::from_raw(other)),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

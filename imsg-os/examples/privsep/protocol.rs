@@ -1,0 +1,58 @@
+//! The messages, and what is in them.
+//!
+//! The id of a request is chosen by the parent; the answer has the same.
+
+use std::os::fd::RawFd;
+
+use zerocopy::native_endian::{I32, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// The descriptor on which the worker finds the channel.
+pub(crate) const CHANNEL: RawFd = 3;
+
+/// From the worker, once: its privileges are given up. [`Layers`] says what that came to.
+pub(crate) const READY: u32 = 1;
+
+/// From the parent: read the file that comes with this. The payload is its path.
+pub(crate) const READ: u32 = 2;
+
+/// From the worker: the file was read. The payload is a [`Summary`].
+pub(crate) const SUMMARY: u32 = 3;
+
+/// From the worker: the file cannot be read. The payload is a [`Failure`].
+pub(crate) const FAILURE: u32 = 4;
+
+// Payloads are structs without padding, in this machine's byte order, like the header before them.
+// A payload has no alignment, so neither have their fields.
+
+/// What stands between the worker and the rest of the system.
+#[derive(Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct Layers {
+    pub(crate) user: U32,
+    pub(crate) group: U32,
+    /// Whether it was root before.
+    pub(crate) was_root: u8,
+    /// Whether no program that it executes gets more privileges than it has.
+    pub(crate) no_new_privileges: u8,
+    /// The version of Landlock, or 0 without.
+    pub(crate) landlock: U32,
+}
+
+/// What there is to say about a file.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct Summary {
+    pub(crate) size: U64,
+    pub(crate) lines: U64,
+    pub(crate) sha256: [u8; 32],
+    /// What came of opening the path without help: 0 or an `errno`.
+    pub(crate) own_open: I32,
+}
+
+/// Why a file cannot be read.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct Failure {
+    pub(crate) errno: I32,
+}
