@@ -454,8 +454,7 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
             match sys::send(self.socket.as_fd(), chunk.bytes, descriptor) {
                 // The kernel has the descriptor now, so the one given back is closed.
                 Ok(n) => {
-                    let sent = self.buf.consume(n).map_err(more_than_offered)?;
-                    drop(sent);
+                    drop(self.buf.consume(n).map_err(more_than_offered)?);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Ok(Written::WouldBlock);

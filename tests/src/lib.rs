@@ -1,1 +1,6 @@
 //! Shared helpers of the cross-crate tests.
+
+pub mod kernel;
+pub mod reference;
+pub mod senders;
+pub mod vectors;

@@ -1,0 +1,5 @@
+//! Any bytes, parsed in every way.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| imsg_fuzz::parse(data));
