@@ -7,15 +7,17 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use imsg_wire::{
-    Ancillary, DEFAULT_MAX_LEN, Dialect, Header, Message, Modern, NoRoom, NotOffered, Pairing,
-    Pending, Received, RecvBuf, Refused, SendBuf, Storage, Writer,
+    Ancillary, BadLength, DEFAULT_MAX_LEN, Dialect, Header, Modern, NoRoom, NotOffered, Pairing,
+    Pending, Received, RecvBuf, Refused, SendBuf, Storage,
 };
 use zerocopy::{Immutable, IntoBytes};
 
 use crate::error::{NotAStream, RecvError, SendError};
 use crate::sys::{self, Credentials, Interest};
 
-/// How many descriptors a receiver holds before their messages are taken.
+/// How many descriptors a receiver holds before their messages are taken. Under exact pairing, two
+/// would do. A peer of the older generation, after as many short sends, may have more of them on
+/// their way before the first of their messages is whole; then the stream fails.
 const RECEIVED: usize = 8;
 
 /// How many descriptors a sender queues.
@@ -24,13 +26,25 @@ const QUEUED: usize = 16;
 /// The bytes of each buffer of a [`Channel::new`]: four of the largest messages.
 const BUFFER: usize = 4 * DEFAULT_MAX_LEN;
 
+/// A received message (`struct imsg`); its payload is borrowed from the [`Receiver`].
+pub type Message<'a> = imsg_wire::Message<'a, OwnedFd>;
+
+/// The complete messages of a [`Receiver`]; see [`Receiver::messages`].
+pub type Messages<'a, D> = Received<'a, D, OwnedFd, RECEIVED>;
+
+/// Writes the payload of a message in place; see [`Sender::create`].
+pub type Writer<'a, D> = imsg_wire::Writer<'a, Pending<'a, D, OwnedFd, QUEUED>>;
+
 /// A stream socket that carries messages both ways (`struct imsgbuf`).
 ///
 /// The halves are separate fields, so that a reply can be composed while the message that it
-/// answers is still borrowed. They can also be moved apart, into two threads.
+/// answers is still borrowed. They can also be moved apart, into two threads; the socket is closed
+/// when both are gone.
 ///
 /// Whether the calls block is up to the socket; [`Receiver::recv`] and [`Sender::flush`] wait on
-/// either kind.
+/// either kind, for as long as it takes: neither a signal nor a time-out of the socket
+/// (`SO_RCVTIMEO`) ends them. For a time limit, use [`Receiver::read`] and [`Sender::write`] with
+/// an event loop.
 ///
 /// ```
 /// use imsg_os::{Channel, Header, Modern};
@@ -57,8 +71,8 @@ pub struct Channel<D: Dialect = Modern, S: Storage = Box<[u8]>> {
     pub tx: Sender<D, S>,
 }
 
-impl<D: Dialect + Copy> Channel<D> {
-    /// A channel over a connected stream socket (`imsgbuf_init`), with a buffer of 64 KiB for each
+impl<D: Dialect + Clone> Channel<D> {
+    /// A channel over a connected Unix stream socket (`imsgbuf_init`), with a buffer of 64 KiB for each
     /// direction.
     ///
     /// # Errors
@@ -76,12 +90,12 @@ impl<D: Dialect + Copy> Channel<D> {
     /// What `socketpair` says.
     pub fn pair(dialect: D) -> io::Result<(Self, Self)> {
         let (one, other) = UnixStream::pair()?;
-        Ok((Self::new(one, dialect)?, Self::new(other, dialect)?))
+        Ok((Self::new(one, dialect.clone())?, Self::new(other, dialect)?))
     }
 }
 
-impl<D: Dialect + Copy, S: Storage> Channel<D, S> {
-    /// A channel over a connected stream socket, with the given memory for what is received and
+impl<D: Dialect + Clone, S: Storage> Channel<D, S> {
+    /// A channel over a connected Unix stream socket, with the given memory for what is received and
     /// for what is to be sent.
     ///
     /// ```
@@ -110,7 +124,7 @@ impl<D: Dialect + Copy, S: Storage> Channel<D, S> {
             return Err(NotAStream { socket, error });
         }
         let socket = Arc::new(socket);
-        let buf = RecvBuf::new(dialect, received);
+        let buf = RecvBuf::new(dialect.clone(), received);
         let rx = Receiver { socket: Arc::clone(&socket), buf, reserve: None };
         let mut tx = Sender { socket, buf: SendBuf::new(dialect, queued) };
         tx.buf.set_pid(std::process::id());
@@ -158,6 +172,7 @@ impl<D: Dialect, S: Storage> TryFrom<Channel<D, S>> for OwnedFd {
         drop(socket);
         match Arc::try_unwrap(rx.socket) {
             Ok(socket) => Ok(socket),
+            // Does not happen: the halves have the only two owners of the socket.
             Err(socket) => {
                 let tx = Sender { socket: Arc::clone(&socket), buf };
                 Err(Channel { rx: Receiver { socket, ..rx }, tx })
@@ -175,10 +190,11 @@ pub struct Receiver<D: Dialect = Modern, S: Storage = Box<[u8]>> {
 
 /// What a [`Receiver::read`] brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Read {
+#[must_use = "the stream may have ended"]
+pub enum ReadOutcome {
     /// Data: there may be messages now.
     Data,
-    /// The socket is non-blocking, and there was nothing.
+    /// There was nothing, and the socket does not wait, or not any longer.
     WouldBlock,
     /// The peer has closed its end. Messages may still be there.
     Closed,
@@ -191,12 +207,12 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
     /// # Errors
     ///
     /// [`RecvError`]; the end of the stream inside a message is one.
-    pub fn recv(&mut self) -> Result<Option<Message<'_, OwnedFd>>, RecvError> {
+    pub fn recv(&mut self) -> Result<Option<Message<'_>>, RecvError> {
         while !self.buf.is_ready() {
             match self.read()? {
-                Read::Data => {}
-                Read::WouldBlock => sys::wait(self.as_fd(), Interest::Readable)?,
-                Read::Closed => break,
+                ReadOutcome::Data => {}
+                ReadOutcome::WouldBlock => sys::wait(self.as_fd(), Interest::Readable)?,
+                ReadOutcome::Closed => break,
             }
         }
         Ok(self.buf.next_message()?)
@@ -211,12 +227,12 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
     ///
     /// [`RecvError::Full`] when messages must be taken first, and what the system or the protocol
     /// say. The messages that arrived before an error can still be taken.
-    pub fn read(&mut self) -> Result<Read, RecvError> {
+    pub fn read(&mut self) -> Result<ReadOutcome, RecvError> {
         let allowed = self.buf.descriptors_allowed();
         let spare = match self.buf.spare() {
             Ok(spare) => spare,
             Err(NoRoom::Full) => return Err(RecvError::Full),
-            Err(NoRoom::Finished) => return Ok(Read::Closed),
+            Err(NoRoom::Finished) => return Ok(ReadOutcome::Closed),
             Err(NoRoom::Failed(error)) => return Err(error.into()),
         };
         let socket = self.socket.as_fd();
@@ -227,14 +243,14 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
         match received {
             Ok((0, _)) => {
                 self.buf.finish();
-                Ok(Read::Closed)
+                Ok(ReadOutcome::Closed)
             }
             Ok((n, ancillary)) => {
                 self.buf.commit(n, ancillary).map_err(more_than_offered)?;
-                Ok(Read::Data)
+                Ok(ReadOutcome::Data)
             }
             Err(RecvError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                Ok(Read::WouldBlock)
+                Ok(ReadOutcome::WouldBlock)
             }
             Err(error) => Err(error),
         }
@@ -246,7 +262,7 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
     ///
     /// What broke the stream, after all messages that came before it.
     #[inline]
-    pub fn next_message(&mut self) -> Result<Option<Message<'_, OwnedFd>>, imsg_wire::Error> {
+    pub fn next_message(&mut self) -> Result<Option<Message<'_>>, imsg_wire::Error> {
         self.buf.next_message()
     }
 
@@ -254,14 +270,20 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
     ///
     /// An error is the last item.
     #[inline]
-    pub fn messages(&mut self) -> Received<'_, D, OwnedFd, RECEIVED> {
+    pub fn messages(&mut self) -> Messages<'_, D> {
         self.buf.messages()
+    }
+
+    /// Whether [`next_message`](Receiver::next_message) has a message or an error to return.
+    pub fn is_ready(&self) -> bool {
+        self.buf.is_ready()
     }
 
     /// Allows descriptors to be received from here on (`imsgbuf_allow_fdpass`).
     ///
     /// Each is close-on-exec from the moment that it exists. Until this is called, the kernel
-    /// closes what the peer sends, and marked messages say so.
+    /// closes what the peer sends, and marked messages say so. Under [`Pairing::Ordered`], which is
+    /// the default of the classic dialect, call this before the first read.
     pub fn allow_descriptors(&mut self) {
         self.buf.allow_descriptors();
     }
@@ -271,16 +293,21 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
     ///
     /// [`is_at_limit`](Receiver::is_at_limit) tells that the reserve was used. It is filled again
     /// by a later read, when there is room; until then, a read that would lose a descriptor fails
-    /// with [`RecvError::DescriptorLimit`] and reads nothing.
+    /// with [`RecvError::DescriptorLimit`] and reads nothing. The socket stays readable then: close
+    /// some descriptors before polling it again.
     ///
     /// This costs a descriptor, and one system call more for each read and one for each descriptor
-    /// received, as a look ahead (`MSG_PEEK`) shows whether one would be lost. It works on Linux.
-    /// It cannot help when another thread takes the place that the reserve makes free.
+    /// received, as a look ahead (`MSG_PEEK`) shows whether one would be lost. It cannot help when
+    /// another thread takes the place that the reserve makes free.
     ///
     /// # Errors
     ///
-    /// When there is no room for the reserve.
+    /// When there is no room for the reserve, and on other systems than Linux, whose look ahead
+    /// does not show descriptors.
     pub fn keep_reserve(&mut self) -> io::Result<()> {
+        if !cfg!(any(target_os = "linux", target_os = "android")) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         self.reserve = Some(Reserve { spare: Some(self.socket.try_clone()?) });
         Ok(())
     }
@@ -296,9 +323,14 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
         self.buf.set_pairing(rule);
     }
 
-    /// Sets the largest message to be accepted, in bytes, header included, and returns what was
-    /// set: no more than the storage holds (`imsgbuf_set_maxsize`).
-    pub fn set_max_len(&mut self, max_len: usize) -> usize {
+    /// Sets the largest message to be accepted, in bytes, header included
+    /// (`imsgbuf_set_maxsize`).
+    ///
+    /// # Errors
+    ///
+    /// [`BadLength`] when it is less than a header, or more than the storage holds or the dialect
+    /// can state; nothing changes then.
+    pub fn set_max_len(&mut self, max_len: usize) -> Result<(), BadLength> {
         self.buf.set_max_len(max_len)
     }
 
@@ -326,11 +358,14 @@ impl Reserve {
             (0, _) => return Ok((0, Ancillary::Nothing)),
             (n, ancillary) => (n, matches!(ancillary, Ancillary::Dropped)),
         };
+        let seen = buf.get_mut(..n).unwrap_or_default();
         if dropped && self.spare.take().is_none() {
+            // What was not received must not linger.
+            seen.fill(0);
             return Err(RecvError::DescriptorLimit);
         }
         // No further than was seen: behind that, a descriptor may have arrived since.
-        let received = sys::recv(socket, buf.get_mut(..n).unwrap_or_default(), true)?;
+        let received = sys::recv(socket, seen, true)?;
         self.refill(socket);
         Ok(received)
     }
@@ -350,15 +385,18 @@ pub struct Sender<D: Dialect = Modern, S: Storage = Box<[u8]>> {
 
 /// How far a [`Sender::write`] came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Written {
+#[must_use = "something may still be queued"]
+pub enum WriteOutcome {
     /// The queue is empty.
     All,
-    /// The socket is non-blocking and takes no more now.
+    /// The socket takes no more now, and does not wait, or not any longer.
     WouldBlock,
 }
 
 impl<D: Dialect, S: Storage> Sender<D, S> {
-    /// Queues a message (`imsg_compose`, `imsg_compose_ibuf`). A pid of 0 stands for this process.
+    /// Queues a message (`imsg_compose`, `imsg_compose_ibuf`). A pid of 0 stands for the process
+    /// that made the channel. The payload is bytes, or any value that `zerocopy` can see as bytes.
+    /// (A literal such as `&[0; 4]` is four `i32`, so 16 bytes.)
     ///
     /// # Errors
     ///
@@ -390,7 +428,7 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
     }
 
     /// Begins a message whose payload is written in place (`imsg_create`); it is queued by
-    /// [`Writer::close`].
+    /// [`Writer::close`](imsg_wire::Writer::close).
     ///
     /// # Errors
     ///
@@ -399,19 +437,20 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
         &mut self,
         header: Header,
         descriptor: Option<OwnedFd>,
-    ) -> Result<Writer<'_, Pending<'_, D, OwnedFd, QUEUED>>, Refused<OwnedFd>> {
+    ) -> Result<Writer<'_, D>, Refused<OwnedFd>> {
         self.buf.create(header, descriptor)
     }
 
     /// Queues a received message again, with the pid that it has (`imsg_forward`), and with the
-    /// descriptor that is named.
+    /// descriptor that is named: that of the message, once it was [taken](imsg_wire::Descriptor::take) out, or
+    /// none.
     ///
     /// # Errors
     ///
     /// As [`compose`](Sender::compose).
     pub fn forward<F>(
         &mut self,
-        message: &Message<'_, F>,
+        message: &imsg_wire::Message<'_, F>,
         descriptor: Option<OwnedFd>,
     ) -> Result<(), Refused<OwnedFd>> {
         self.buf.forward(message, descriptor)
@@ -420,7 +459,8 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
     /// Sends a message at once, with a descriptor that stays the caller's.
     ///
     /// What is queued is sent first. When the socket takes only a part of the message, the
-    /// descriptor is with the peer, and the rest is queued.
+    /// descriptor is with the peer, and the rest is queued:
+    /// [`WouldBlock`](WriteOutcome::WouldBlock) says so.
     ///
     /// # Errors
     ///
@@ -431,14 +471,14 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
         header: Header,
         payload: &T,
         descriptor: BorrowedFd<'_>,
-    ) -> Result<(), SendError> {
-        if self.write()? == Written::WouldBlock {
+    ) -> Result<WriteOutcome, SendError> {
+        if self.write()? == WriteOutcome::WouldBlock {
             return Err(SendError::Io(io::ErrorKind::WouldBlock.into()));
         }
         let message = self.buf.lend(header, payload)?;
         let n = sys::send(self.socket.as_fd(), message.bytes(), Some(descriptor))?;
         message.sent(n).map_err(more_than_offered)?;
-        Ok(())
+        Ok(self.write()?)
     }
 
     /// Sends what the socket takes (`imsgbuf_write`).
@@ -448,7 +488,7 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
     /// What the system says: `EPIPE` or `ECONNRESET` when the peer is gone, without a signal;
     /// `ETOOMANYREFS` (Linux), `EMSGSIZE` or `ENOBUFS` (BSD) when too many descriptors are on their
     /// way. What was not sent stays queued, and can be tried again once the peer has read.
-    pub fn write(&mut self) -> io::Result<Written> {
+    pub fn write(&mut self) -> io::Result<WriteOutcome> {
         while let Some(chunk) = self.buf.chunk() {
             let descriptor = chunk.descriptor.map(AsFd::as_fd);
             match sys::send(self.socket.as_fd(), chunk.bytes, descriptor) {
@@ -457,12 +497,12 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
                     drop(self.buf.consume(n).map_err(more_than_offered)?);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(Written::WouldBlock);
+                    return Ok(WriteOutcome::WouldBlock);
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(Written::All)
+        Ok(WriteOutcome::All)
     }
 
     /// Sends all that is queued, and waits as long as that takes (`imsgbuf_flush`).
@@ -474,10 +514,25 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
     ///
     /// As [`write`](Sender::write).
     pub fn flush(&mut self) -> io::Result<()> {
-        while self.write()? == Written::WouldBlock {
+        while self.write()? == WriteOutcome::WouldBlock {
             sys::wait(self.as_fd(), Interest::Writable)?;
         }
         Ok(())
+    }
+
+    /// Ends the stream: the peer will read its end, and can still send. What is queued is not sent.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn shutdown(self) -> io::Result<()> {
+        sys::shutdown_write(self.as_fd())
+    }
+
+    /// Sets the pid that stands in messages whose header says 0, as after a `fork`. It is that of
+    /// the process that made the channel.
+    pub fn set_pid(&mut self, pid: u32) {
+        self.buf.set_pid(pid);
     }
 
     /// How many messages were queued and not sent completely (`imsgbuf_queuelen`).
@@ -490,9 +545,14 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
         self.buf.queue_bytes()
     }
 
-    /// Sets the largest message to be composed, in bytes, header included, and returns what was
-    /// set: no more than the storage holds (`imsgbuf_set_maxsize`).
-    pub fn set_max_len(&mut self, max_len: usize) -> usize {
+    /// Sets the largest message to be composed, in bytes, header included
+    /// (`imsgbuf_set_maxsize`).
+    ///
+    /// # Errors
+    ///
+    /// [`BadLength`] when it is less than a header, or more than the storage holds or the dialect
+    /// can state; nothing changes then.
+    pub fn set_max_len(&mut self, max_len: usize) -> Result<(), BadLength> {
         self.buf.set_max_len(max_len)
     }
 

@@ -9,8 +9,8 @@ use std::os::fd::OwnedFd;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RecvError {
-    /// The system call failed. `ECONNRESET` is how Linux says that the peer closed with data of
-    /// ours unread.
+    /// The system call failed. `ECONNRESET` is how Linux says, once, that the peer closed with data
+    /// of ours unread.
     Io(io::Error),
     /// The stream is broken, now and for good: the peer broke the protocol, or it ended inside a
     /// message.
@@ -88,13 +88,13 @@ impl From<imsg_wire::Reason> for SendError {
 pub struct NotAStream {
     /// What was given.
     pub socket: OwnedFd,
-    /// Why not: it is no socket, or no stream socket.
+    /// Why not: it is no socket, or of another type or family.
     pub error: io::Error,
 }
 
 impl fmt::Display for NotAStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a channel needs a stream socket: {}", self.error)
+        write!(f, "a channel needs a Unix stream socket: {}", self.error)
     }
 }
 

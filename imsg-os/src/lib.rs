@@ -1,8 +1,7 @@
 //! imsg over Unix sockets: whole messages, and file descriptors, between processes.
 //!
 //! A [`Channel`] is a stream socket with a queue of messages in each direction. It never allocates
-//! after construction. The protocol is in [`imsg_wire`], whose types are re-exported here; this
-//! crate makes the system calls.
+//! after construction. The protocol is in [`imsg_wire`]; this crate makes the system calls.
 //!
 //! ```
 //! use imsg_os::{Channel, Descriptor, Header, Modern};
@@ -31,10 +30,16 @@ mod channel;
 mod error;
 mod sys;
 
-pub use channel::{Channel, Read, Receiver, Sender, Written};
+pub use channel::{
+    Channel, Message, Messages, ReadOutcome, Receiver, Sender, WriteOutcome, Writer,
+};
 pub use error::{NotAStream, RecvError, SendError};
+pub use imsg_wire;
+#[cfg(feature = "zeroize")]
+pub use imsg_wire::Wiping;
 pub use imsg_wire::{
-    Any, Classic, DEFAULT_MAX_LEN, Descriptor, Dialect, Endian, Header, Message, Missing, Modern,
-    Pairing, Reason, Refused, Storage,
+    Any, BadLength, Classic, DEFAULT_MAX_LEN, Descriptor, Dialect, Endian, Error, Fault,
+    HEADER_LEN, Header, Missing, Modern, OwnedMessage, Pairing, ReadError, Reader, Reason, Refused,
+    Storage, Violation, WriteError,
 };
 pub use sys::{Credentials, inherited};

@@ -6,7 +6,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use imsg_wire::Ancillary;
 use libc::{c_int, c_void};
@@ -70,13 +70,20 @@ pub(crate) fn recv(
     Ok((n, Ancillary::Nothing))
 }
 
-/// Looks at what [`recv`] would read, and leaves it there. On Linux, descriptors that are seen
-/// are installed, as if they were received.
+/// Looks at what [`recv`] would read, and leaves it there. Descriptors that are seen are installed,
+/// as if they were received; so it is on Linux, and only there.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn peek(
     socket: BorrowedFd<'_>,
     buf: &mut [u8],
 ) -> io::Result<(usize, Ancillary<OwnedFd>)> {
     recv_with_descriptors(socket, buf, libc::MSG_PEEK)
+}
+
+/// Elsewhere, what is seen in place of descriptors are none of this process.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn peek(_: BorrowedFd<'_>, _: &mut [u8]) -> io::Result<(usize, Ancillary<OwnedFd>)> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 fn recv_with_descriptors(
@@ -98,35 +105,27 @@ fn recv_with_descriptors(
     // SAFETY: `recvmsg` succeeded with this header, whose control buffer is still there, and this
     // is the only time that its descriptors are taken.
     let received = unsafe { take_descriptors(&header) };
-    Ok((
-        n,
-        match (received, truncated) {
-            (Taken::None, false) => Ancillary::Nothing,
-            (Taken::None, true) => Ancillary::Dropped,
-            (Taken::One(descriptor), false) => Ancillary::One(descriptor),
-            // The kernel installs descriptors until one fails: there were more than the one.
-            (Taken::One(_), true) | (Taken::Several, _) => Ancillary::Several,
-        },
-    ))
+    let ancillary = match received {
+        Ancillary::Nothing if truncated => Ancillary::Dropped,
+        // The kernel installs descriptors until one fails: there were more than the one.
+        Ancillary::One(_) if truncated => Ancillary::Several,
+        received => received,
+    };
+    Ok((n, ancillary))
 }
 
-enum Taken {
-    None,
-    One(OwnedFd),
-    /// All of them are closed.
-    Several,
-}
-
-/// Takes the descriptors out of the control messages of a read.
+/// Takes the descriptors out of the control messages of a read. Several are closed.
 ///
 /// # Safety
 ///
-/// `header` is as a successful `recvmsg` left it, its control buffer is alive, and nothing else
-/// takes the descriptors in it.
-unsafe fn take_descriptors(header: &libc::msghdr) -> Taken {
-    let mut taken = Taken::None;
+/// `header` is as a successful `recvmsg` left it, its control buffer is alive, the descriptors in
+/// it were installed for this process, and nothing else takes them.
+unsafe fn take_descriptors(header: &libc::msghdr) -> Ancillary<OwnedFd> {
+    let mut taken = Ancillary::Nothing;
+    #[allow(clippy::unnecessary_cast, reason = "it is a u32 on some systems")]
+    let end = header.msg_control.addr() + header.msg_controllen as usize;
     // SAFETY: the control buffer of `header` is alive, and the kernel wrote `msg_controllen` bytes
-    // of well-formed control messages there.
+    // of control messages there.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
     // SAFETY: a non-null pointer from `CMSG_FIRSTHDR` or `CMSG_NXTHDR` is that of a whole header
     // within the control buffer, which is aligned for it.
@@ -137,12 +136,14 @@ unsafe fn take_descriptors(header: &libc::msghdr) -> Taken {
         let header_len = unsafe { libc::CMSG_LEN(0) } as usize;
         #[allow(clippy::unnecessary_cast, reason = "it is a u32 on some systems")]
         let len = (message.cmsg_len as usize).saturating_sub(header_len);
+        // A message that was cut off keeps the length that it had on some systems.
+        let len = len.min(end.saturating_sub(data.addr()));
         let rights =
             message.cmsg_level == libc::SOL_SOCKET && message.cmsg_type == libc::SCM_RIGHTS;
         if rights || is_pidfd(message) {
             for i in 0..len / size_of::<RawFd>() {
-                // SAFETY: the kernel wrote `len` bytes of raw descriptors to `data`, which need
-                // not be aligned.
+                // SAFETY: the kernel wrote raw descriptors to `data`, of which `len` bytes lie
+                // within the control buffer; they need not be aligned.
                 let raw = unsafe { data.cast::<RawFd>().add(i).read_unaligned() };
                 if raw < 0 {
                     // In place of a pidfd, an error.
@@ -154,8 +155,8 @@ unsafe fn take_descriptors(header: &libc::msghdr) -> Taken {
                 close_on_exec(&descriptor);
                 if rights {
                     taken = match taken {
-                        Taken::None => Taken::One(descriptor),
-                        Taken::One(_) | Taken::Several => Taken::Several,
+                        Ancillary::Nothing => Ancillary::One(descriptor),
+                        _ => Ancillary::Several,
                     };
                 }
             }
@@ -273,16 +274,38 @@ pub(crate) fn wait(socket: BorrowedFd<'_>, interest: Interest) -> io::Result<()>
     .map(drop)
 }
 
-/// Fails unless this is a stream socket.
+/// Fails unless this is a stream socket, and a Unix socket, as others lose descriptors silently.
 pub(crate) fn require_stream(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let invalid = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     // SAFETY: `SO_TYPE` is an integer.
     let socket_type: c_int = unsafe { option(socket, libc::SO_TYPE)? };
     if socket_type != libc::SOCK_STREAM {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a socket of another type"));
+        return invalid("it is a socket of another type");
+    }
+    if family(socket)? != libc::AF_UNIX {
+        return invalid("it is not a Unix socket");
     }
     #[cfg(any(target_os = "macos", target_os = "ios"))]
     no_sigpipe(socket)?;
     Ok(())
+}
+
+fn family(socket: BorrowedFd<'_>) -> io::Result<c_int> {
+    // SAFETY: all fields are integers, for which zero is a valid value.
+    let mut address: libc::sockaddr = unsafe { MaybeUninit::zeroed().assume_init() };
+    let mut len = size_of::<libc::sockaddr>() as libc::socklen_t;
+    // SAFETY: the pointer and the length are those of `address`, borrowed for writing; a longer
+    // address is cut off.
+    let result = unsafe { libc::getsockname(socket.as_raw_fd(), &mut address, &mut len) };
+    check(result as isize)?;
+    Ok(c_int::from(address.sa_family))
+}
+
+/// Ends one direction of a connection: the other side reads an end of stream.
+pub(crate) fn shutdown_write(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the descriptor is open, and the call takes integers.
+    let result = unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_WR) };
+    check(result as isize).map(drop)
 }
 
 /// In place of `MSG_NOSIGNAL`, which does not exist here.
@@ -305,7 +328,7 @@ fn no_sigpipe(socket: BorrowedFd<'_>) -> io::Result<()> {
 /// Who is at the other end of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Credentials {
-    /// The process, where the system tells (Linux).
+    /// The process, where the system tells: on Linux, unless it is in another pid namespace.
     pub pid: Option<u32>,
     /// The effective user.
     pub uid: u32,
@@ -317,7 +340,8 @@ pub struct Credentials {
 pub(crate) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<Credentials> {
     // SAFETY: `SO_PEERCRED` is a `ucred`, of integers.
     let peer: libc::ucred = unsafe { option(socket, libc::SO_PEERCRED)? };
-    Ok(Credentials { pid: u32::try_from(peer.pid).ok(), uid: peer.uid, gid: peer.gid })
+    let pid = u32::try_from(peer.pid).ok().filter(|pid| *pid != 0);
+    Ok(Credentials { pid, uid: peer.uid, gid: peer.gid })
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -352,30 +376,45 @@ unsafe fn option<T>(socket: BorrowedFd<'_>, name: c_int) -> io::Result<T> {
     Ok(unsafe { value.assume_init() })
 }
 
-/// Takes up a socket that the parent process left open for this one, by convention as descriptor
-/// 3, and sets close-on-exec on it.
+/// Takes up a socket that was open when this program was started, by convention as descriptor 3,
+/// and sets close-on-exec on it.
 ///
-/// To be called once, early, before the process opens anything else: whatever has this number is
-/// taken for the parent's socket, and is closed when the result is dropped.
+/// A descriptor that has close-on-exec set is refused: it was not there when the program started,
+/// or was taken up before. The standard library sets it on everything that it opens. So what must
+/// not be given here is the number of a socket that some other code of this process owns and
+/// opened without it: it would be closed when the result is dropped.
+///
+/// ```no_run
+/// use imsg_os::{Channel, Modern, inherited};
+///
+/// let channel = Channel::new(inherited(3)?, Modern::new())?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// The process that starts the program has to close its own copy of this end of the socket, or it
+/// will not see the end of the stream.
 ///
 /// # Errors
 ///
-/// When there is no stream socket of this number, or when called a second time in this process.
+/// When there is no stream socket of this number, or it is not one that was inherited.
 pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
-    static TAKEN: AtomicBool = AtomicBool::new(false);
-    if number < 0 {
-        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    // No two threads find the same descriptor without close-on-exec.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: the call takes integers, and fails for a number that is not open.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    check(flags as isize)?;
+    if flags & libc::FD_CLOEXEC != 0 {
+        let what = "this descriptor was opened or taken up by this process";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }
-    // SAFETY: the descriptor is only used for calls that fail when it is not open, before anyone
-    // can close it.
+    // SAFETY: it is open, and is not closed while it is borrowed: what has no close-on-exec here
+    // was inherited, and nothing in this process owns it, as the caller was told.
     let socket = unsafe { BorrowedFd::borrow_raw(number) };
     require_stream(socket)?;
     set_close_on_exec(socket)?;
-    if TAKEN.swap(true, Ordering::Relaxed) {
-        return Err(io::Error::other("the inherited socket was taken up before"));
-    }
-    // SAFETY: the socket is open, nothing in this process opened it, as the caller was told, and
-    // it is taken once.
+    // SAFETY: it is open and nothing in this process owns it, as above; from here on it has
+    // close-on-exec and is not taken again.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 

@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use imsg_os::{
-    Channel, Classic, Descriptor, Dialect, Header, Missing, Modern, Read, Reason, RecvError,
-    SendError, Written,
+    Channel, Classic, Descriptor, Dialect, Header, Missing, Modern, ReadOutcome, Reason, RecvError,
+    SendError, WriteOutcome,
 };
 
 /// Counts what the current thread allocates.
@@ -90,11 +90,12 @@ fn messages_of_all_kinds<D: Dialect + Copy>(dialect: D) {
         writer.close();
         drop(one.tx.create(Header::new(5), Some(d)).unwrap().abandon());
         assert_eq!(one.tx.queue_len(), 4);
-        assert_eq!(one.tx.write().unwrap(), Written::All);
-        one.tx.send_borrowed(Header::new(6), b"lent", borrowed.as_fd()).unwrap();
+        assert_eq!(one.tx.write().unwrap(), WriteOutcome::All);
+        let sent = one.tx.send_borrowed(Header::new(6), b"lent", borrowed.as_fd());
+        assert_eq!(sent.unwrap(), WriteOutcome::All);
 
         let mut received = 0;
-        while let Ok(Read::Data) = other.rx.read() {
+        while let Ok(ReadOutcome::Data) = other.rx.read() {
             for message in other.rx.messages() {
                 let mut message = message.unwrap();
                 let descriptor = message.descriptor.take();
@@ -115,7 +116,7 @@ fn messages_of_all_kinds<D: Dialect + Copy>(dialect: D) {
                 assert_eq!(why, Some(Missing::NotAllowed));
             }
         }
-        assert_eq!(one.rx.read().unwrap(), Read::WouldBlock);
+        assert_eq!(one.rx.read().unwrap(), ReadOutcome::WouldBlock);
     });
 }
 
@@ -133,8 +134,8 @@ fn sending_and_receiving_modern_messages_does_not_allocate() {
 fn settings_do_not_allocate() {
     let (mut one, _other) = pair(Modern::new());
     without_allocation(|| {
-        one.rx.set_max_len(1 << 15);
-        one.tx.set_max_len(1 << 15);
+        one.rx.set_max_len(1 << 15).unwrap();
+        one.tx.set_max_len(1 << 15).unwrap();
         one.rx.set_pairing(imsg_os::Pairing::Ordered);
         one.rx.allow_descriptors();
         one.rx.keep_reserve().unwrap();
@@ -169,10 +170,10 @@ fn refusals_do_not_allocate() {
             if let Err(refused) = one.tx.compose(Header::new(1), &large[..], None) {
                 break refused;
             }
-            one.tx.write().unwrap();
+            let _ = one.tx.write().unwrap();
         };
         assert!(matches!(refused.reason, Reason::Full { .. }));
-        assert_eq!(one.tx.write().unwrap(), Written::WouldBlock);
+        assert_eq!(one.tx.write().unwrap(), WriteOutcome::WouldBlock);
         let error = one.tx.send_borrowed(Header::new(1), b"", other.as_fd()).unwrap_err();
         assert!(matches!(error, SendError::Io(error) if error.kind() == ErrorKind::WouldBlock));
         let error = loop {
@@ -189,7 +190,7 @@ fn the_end_of_a_stream_does_not_allocate() {
     let (mut one, other) = pair(Modern::new());
     without_allocation(|| {
         drop(other);
-        assert_eq!(one.rx.read().unwrap(), Read::Closed);
+        assert_eq!(one.rx.read().unwrap(), ReadOutcome::Closed);
         assert!(one.rx.recv().unwrap().is_none());
         one.tx.compose(Header::new(1), b"", None).unwrap();
         let error: io::Error = one.tx.flush().unwrap_err();

@@ -7,7 +7,8 @@ mod common;
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -17,10 +18,12 @@ use common::{
     try_send,
 };
 use imsg_os::{
-    Channel, Descriptor, Header, Modern, NotAStream, Read, Receiver, RecvError, Written,
+    Channel, Descriptor, Header, Modern, NotAStream, ReadOutcome, Receiver, RecvError,
+    WriteOutcome, inherited,
 };
 use imsg_wire::Error;
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction, signal};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use nix::sys::stat::fstat;
@@ -87,13 +90,13 @@ fn a_full_socket_takes_messages_in_part_and_loses_none<D: ByHand>(d: D) {
 
     let mut received = Vec::new();
     let mut queue = Vec::new();
-    while sender.tx.write().unwrap() == Written::WouldBlock {
+    while sender.tx.write().unwrap() == WriteOutcome::WouldBlock {
         queue.push(sender.tx.queue_len());
-        assert_eq!(receiver.rx.read().unwrap(), Read::Data);
+        assert_eq!(receiver.rx.read().unwrap(), ReadOutcome::Data);
         take_all(&mut receiver.rx, &mut received);
     }
     drop(sender);
-    while receiver.rx.read().unwrap() == Read::Data {
+    while receiver.rx.read().unwrap() == ReadOutcome::Data {
         take_all(&mut receiver.rx, &mut received);
     }
 
@@ -113,7 +116,7 @@ fn take_all<D: ByHand>(rx: &mut Receiver<D>, received: &mut Vec<(u32, Vec<u8>)>)
 fn a_read_of_nothing_from_a_non_blocking_socket_would_block() {
     let (_peer, mut channel) = non_blocking();
 
-    assert_eq!(channel.rx.read().unwrap(), Read::WouldBlock);
+    assert_eq!(channel.rx.read().unwrap(), ReadOutcome::WouldBlock);
 }
 
 #[test]
@@ -122,9 +125,9 @@ fn a_read_from_a_non_blocking_socket_brings_what_is_there() {
     peer.tx.compose(Header::new(1), b"", None).unwrap();
     peer.tx.flush().unwrap();
 
-    assert_eq!(channel.rx.read().unwrap(), Read::Data);
+    assert_eq!(channel.rx.read().unwrap(), ReadOutcome::Data);
     assert_eq!(channel.rx.next_message().unwrap().unwrap().header.msg_type, 1);
-    assert_eq!(channel.rx.read().unwrap(), Read::WouldBlock);
+    assert_eq!(channel.rx.read().unwrap(), ReadOutcome::WouldBlock);
 }
 
 #[test]
@@ -132,8 +135,8 @@ fn a_read_from_a_non_blocking_socket_sees_the_end() {
     let (peer, mut channel) = non_blocking();
     drop(peer);
 
-    assert_eq!(channel.rx.read().unwrap(), Read::Closed);
-    assert_eq!(channel.rx.read().unwrap(), Read::Closed);
+    assert_eq!(channel.rx.read().unwrap(), ReadOutcome::Closed);
+    assert_eq!(channel.rx.read().unwrap(), ReadOutcome::Closed);
 }
 
 #[test]
@@ -165,7 +168,7 @@ fn a_full_buffer_is_an_error_that_loses_no_message<D: ByHand>(d: D) {
         send(&peer, &plain(d, n), []);
     }
     drop(peer);
-    assert_eq!(channel.rx.read().unwrap(), Read::Data);
+    assert_eq!(channel.rx.read().unwrap(), ReadOutcome::Data);
     assert!(matches!(channel.rx.read(), Err(RecvError::Full)));
     assert!(matches!(channel.rx.read(), Err(RecvError::Full)));
 
@@ -275,6 +278,13 @@ fn a_regular_file_is_refused_and_given_back() {
 fn a_pipe_is_refused_and_given_back() {
     let (reader, _writer) = io::pipe().unwrap();
     is_refused_and_given_back(reader);
+}
+
+#[test]
+fn a_tcp_socket_is_refused_and_given_back() {
+    // It would lose descriptors without a word.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    is_refused_and_given_back(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
 }
 
 #[track_caller]
@@ -475,4 +485,77 @@ fn flushing(mut channel: Channel<Modern>) -> Companion<io::Result<()>> {
 
 fn flush_error(channel: &mut Channel<Modern>) -> Option<i32> {
     channel.tx.flush().err().as_ref().and_then(io::Error::raw_os_error)
+}
+
+#[test]
+fn a_half_that_is_shut_down_ends_the_stream_and_leaves_the_other_open() {
+    let (channel, mut peer) = Channel::pair(Modern::new()).unwrap();
+    let Channel { mut rx, mut tx } = channel;
+    tx.compose(Header::new(1), b"", None).unwrap();
+    tx.flush().unwrap();
+    tx.shutdown().unwrap();
+
+    assert_eq!(next(&mut peer.rx), MESSAGE_1);
+    assert!(peer.rx.recv().unwrap().is_none());
+    peer.tx.compose(Header::new(1), b"", None).unwrap();
+    peer.tx.flush().unwrap();
+    assert_eq!(next(&mut rx), MESSAGE_1);
+}
+
+#[test]
+fn a_pid_that_is_set_stands_in_for_0() {
+    let (mut channel, mut peer) = Channel::pair(Modern::new()).unwrap();
+    channel.tx.compose(Header::new(1), b"", None).unwrap();
+    channel.tx.set_pid(77);
+    channel.tx.compose(Header::new(1), b"", None).unwrap();
+    channel.tx.flush().unwrap();
+
+    let pids = [0; 2].map(|_| peer.rx.recv().unwrap().expect("a message").header.pid);
+    assert_eq!(pids, [std::process::id(), 77]);
+}
+
+#[test]
+fn a_descriptor_that_this_process_opened_was_not_inherited() {
+    let (socket, _peer) = UnixStream::pair().unwrap();
+
+    let error = inherited(socket.as_raw_fd()).unwrap_err();
+
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+}
+
+#[test]
+fn a_number_that_is_not_open_was_not_inherited() {
+    assert_eq!(inherited(-1).unwrap_err().raw_os_error(), Some(libc::EBADF));
+    assert_eq!(inherited(RawFd::MAX).unwrap_err().raw_os_error(), Some(libc::EBADF));
+}
+
+#[test]
+fn an_inherited_socket_is_taken_up_once_and_gets_close_on_exec() {
+    let (socket, _peer) = UnixStream::pair().unwrap();
+    // As a program finds it that was started with it.
+    let number = socket.into_raw_fd();
+    fcntl(borrowed(number), FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+
+    let taken = inherited(number).unwrap();
+
+    assert_eq!(taken.as_raw_fd(), number);
+    let flags = fcntl(taken.as_fd(), FcntlArg::F_GETFD).unwrap();
+    assert_eq!(FdFlag::from_bits_truncate(flags), FdFlag::FD_CLOEXEC);
+    inherited(number).unwrap_err();
+}
+
+#[test]
+fn a_file_that_was_inherited_is_no_channel_and_stays_open() {
+    let number = File::open("/dev/null").unwrap().into_raw_fd();
+    fcntl(borrowed(number), FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+
+    assert_eq!(inherited(number).unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
+
+    let flags = fcntl(borrowed(number), FcntlArg::F_GETFD).unwrap();
+    assert_eq!(FdFlag::from_bits_truncate(flags), FdFlag::empty());
+}
+
+fn borrowed<'a>(number: RawFd) -> BorrowedFd<'a> {
+    // SAFETY: the callers own it, and leave it open.
+    unsafe { BorrowedFd::borrow_raw(number) }
 }

@@ -14,7 +14,9 @@ use common::{
     ByHand, Got, everything, filler, in_both_dialects, leaving_no_descriptor, next, number_of,
     numbered, watched,
 };
-use imsg_os::{Channel, Descriptor, Header, Missing, Read, RecvError, SendError, Written};
+use imsg_os::{
+    Channel, Descriptor, Header, Missing, ReadOutcome, RecvError, SendError, WriteOutcome,
+};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -93,7 +95,7 @@ fn a_descriptor_that_is_not_allowed_is_missing_and_closed<D: ByHand>(d: D) {
 fn descriptors_are_received_from_the_time_that_they_are_allowed<D: ByHand>(d: D) {
     let (mut sender, mut receiver) = Channel::pair(d).unwrap();
     send_numbered(&mut sender, 1);
-    assert_eq!(receiver.rx.read().unwrap(), Read::Data);
+    assert_eq!(receiver.rx.read().unwrap(), ReadOutcome::Data);
     receiver.rx.allow_descriptors();
     send_numbered(&mut sender, 2);
     drop(sender);
@@ -129,9 +131,9 @@ fn a_message_that_is_sent_in_many_parts_brings_its_descriptor_once<D: ByHand>(d:
         sender.tx.compose(Header::new(1), &payload[..], descriptor).unwrap();
         sender.tx.compose(Header::new(2), b"", Some(numbered(2))).unwrap();
         let mut parts = 1;
-        while sender.tx.write().unwrap() == Written::WouldBlock {
+        while sender.tx.write().unwrap() == WriteOutcome::WouldBlock {
             parts += 1;
-            assert_eq!(receiver.rx.read().unwrap(), Read::Data);
+            assert_eq!(receiver.rx.read().unwrap(), ReadOutcome::Data);
         }
         drop(sender);
 
@@ -150,7 +152,7 @@ fn a_full_queue_of_received_descriptors_loses_none<D: ByHand>(d: D) {
         drop(sender);
         let full = loop {
             match receiver.rx.read() {
-                Ok(Read::Data) => {}
+                Ok(ReadOutcome::Data) => {}
                 other => break other,
             }
         };
@@ -226,7 +228,7 @@ fn a_descriptor_that_was_read_is_closed_with_its_receiver<D: ByHand>(d: D) {
     let (descriptor, watch) = watched();
     sender.tx.compose(Header::new(1), b"", Some(descriptor)).unwrap();
     sender.tx.flush().unwrap();
-    assert_eq!(receiver.rx.read().unwrap(), Read::Data);
+    assert_eq!(receiver.rx.read().unwrap(), ReadOutcome::Data);
     assert!(watch.sees_it_open());
 
     drop(receiver);
@@ -261,7 +263,7 @@ fn a_borrowed_descriptor_is_sent_behind_what_is_queued_and_stays_open<D: ByHand>
     let descriptor = numbered(2);
     sender.tx.compose(Header::new(1), b"", Some(numbered(1))).unwrap();
 
-    sender.tx.send_borrowed(Header::new(2), b"", descriptor.as_fd()).unwrap();
+    let _ = sender.tx.send_borrowed(Header::new(2), b"", descriptor.as_fd()).unwrap();
 
     assert_eq!(next(&mut receiver.rx), Got::Message(1, Descriptor::Here(1)));
     drop(receive_descriptor(&mut receiver));
@@ -271,10 +273,11 @@ fn a_borrowed_descriptor_is_sent_behind_what_is_queued_and_stays_open<D: ByHand>
 fn a_borrowed_descriptor_is_sent_once_when_the_socket_takes_a_part<D: ByHand>(d: D) {
     let (mut sender, mut receiver) = non_blocking_sender(d);
     let payload = vec![1_u8; sender.tx.max_len() - 16];
-    sender.tx.send_borrowed(Header::new(1), &payload[..], numbered(1).as_fd()).unwrap();
+    let sent = sender.tx.send_borrowed(Header::new(1), &payload[..], numbered(1).as_fd());
+    assert_eq!(sent.unwrap(), WriteOutcome::WouldBlock);
     assert_eq!(sender.tx.queue_len(), 1);
-    while sender.tx.write().unwrap() == Written::WouldBlock {
-        assert_eq!(receiver.rx.read().unwrap(), Read::Data);
+    while sender.tx.write().unwrap() == WriteOutcome::WouldBlock {
+        assert_eq!(receiver.rx.read().unwrap(), ReadOutcome::Data);
     }
     drop(sender);
 

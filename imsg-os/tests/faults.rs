@@ -17,7 +17,9 @@ use common::{
     leaving_no_descriptor, marked, next, numbered, numbers, plain, rig, send, send_and_wait,
     try_send, watched,
 };
-use imsg_os::{Channel, Descriptor, Header, Missing, Modern, Pairing, Read, Receiver, RecvError};
+use imsg_os::{
+    Channel, Descriptor, Header, Missing, Modern, Pairing, ReadOutcome, Receiver, RecvError,
+};
 use imsg_wire::{Ancillary, Error, Fault, RecvBuf};
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -694,5 +696,5 @@ fn become_an_ordinary_user() {
 
 #[track_caller]
 fn read<D: ByHand>(rx: &mut Receiver<D>) {
-    assert_eq!(rx.read().expect("read"), Read::Data);
+    assert_eq!(rx.read().expect("read"), ReadOutcome::Data);
 }

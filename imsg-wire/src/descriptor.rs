@@ -41,11 +41,14 @@
 //! and a descriptor never comes after the first byte of its header. So the next marked header owns
 //! the oldest descriptor that has come by its first byte; if there is none, the sender attached
 //! none. It cannot see that a descriptor was sent without a mark: the next marked message gets it,
-//! and one is left over in the end.
+//! and one is left over in the end. As descriptors are counted from the first one, they must be
+//! allowed before anything is read: one that the kernel closed before that, and whose header comes
+//! later, shifts all that follow.
 //!
 //! [`Pairing::Unmarked`] is for peers that never mark, such as the crate `privsep`: their
-//! `sendmsg` is one message, so the descriptor belongs to the last message that starts in its
-//! range. It cannot see anything wrong with the sender but a range in which no message starts.
+//! `sendmsg` is one message, so on Linux, where a read ends behind it, the descriptor belongs to
+//! the last message that starts in its range. It is wrong on systems that merge later data into
+//! the read. It cannot see anything wrong with the sender but a range in which no message starts.
 //!
 //! A header whose length is out of range is none: nothing behind it is looked at, and it ends the
 //! stream.
@@ -65,7 +68,8 @@ pub enum Pairing {
     Exact,
     /// A descriptor belongs to the next marked message that has not got one.
     Ordered,
-    /// A descriptor belongs to the last message that starts in its range, marked or not.
+    /// A descriptor belongs to the last message that starts in its range, marked or not. Only for
+    /// Linux.
     Unmarked,
 }
 
@@ -214,10 +218,7 @@ impl<F, const N: usize> Descriptors<F, N> {
         {
             self.arrivals.pop_front();
         }
-        match self.violation(position) {
-            Some(violation) => Err(violation),
-            None => Ok(()),
-        }
+        self.violation(position).map_or(Ok(()), Err)
     }
 
     /// What [`advance`](Self::advance) to `position` would report.

@@ -12,6 +12,7 @@
 //! as no message carries a descriptor.
 
 use core::fmt;
+use core::hash::{Hash, Hasher};
 use core::marker::PhantomData;
 
 use zerocopy::{
@@ -120,16 +121,16 @@ impl Modern {
 }
 
 impl<O: ByteOrder> Dialect for Classic<O> {
-    type Raw = ClassicHeader<O>;
+    type Raw = [u8; HEADER_LEN];
 
     #[inline]
     fn decode(&self, raw: &Self::Raw) -> Frame {
-        raw.decode()
+        classic::<O>(raw).decode()
     }
 
     #[inline]
     fn encode(&self, frame: &Frame) -> Self::Raw {
-        ClassicHeader::encode(frame)
+        transmute!(ClassicHeader::<O>::encode(frame))
     }
 
     #[inline]
@@ -143,16 +144,16 @@ impl<O: ByteOrder> Dialect for Classic<O> {
 }
 
 impl<O: ByteOrder> Dialect for Modern<O> {
-    type Raw = ModernHeader<O>;
+    type Raw = [u8; HEADER_LEN];
 
     #[inline]
     fn decode(&self, raw: &Self::Raw) -> Frame {
-        raw.decode()
+        modern::<O>(raw).decode()
     }
 
     #[inline]
     fn encode(&self, frame: &Frame) -> Self::Raw {
-        ModernHeader::encode(frame)
+        transmute!(ModernHeader::<O>::encode(frame))
     }
 
     #[inline]
@@ -181,6 +182,18 @@ macro_rules! unit_traits {
         }
 
         impl<O> Copy for $name<O> {}
+
+        impl<O> PartialEq for $name<O> {
+            fn eq(&self, _: &Self) -> bool {
+                true
+            }
+        }
+
+        impl<O> Eq for $name<O> {}
+
+        impl<O> Hash for $name<O> {
+            fn hash<H: Hasher>(&self, _: &mut H) {}
+        }
 
         impl<O> fmt::Debug for $name<O> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -231,22 +244,20 @@ impl Dialect for Any {
     #[inline]
     fn decode(&self, raw: &Self::Raw) -> Frame {
         match self {
-            Self::Classic(Endian::Little) => classic::<LittleEndian>(raw).decode(),
-            Self::Classic(Endian::Big) => classic::<BigEndian>(raw).decode(),
-            Self::Modern(Endian::Little) => modern::<LittleEndian>(raw).decode(),
-            Self::Modern(Endian::Big) => modern::<BigEndian>(raw).decode(),
+            Self::Classic(Endian::Little) => Classic::<LittleEndian>::default().decode(raw),
+            Self::Classic(Endian::Big) => Classic::<BigEndian>::default().decode(raw),
+            Self::Modern(Endian::Little) => Modern::<LittleEndian>::default().decode(raw),
+            Self::Modern(Endian::Big) => Modern::<BigEndian>::default().decode(raw),
         }
     }
 
     #[inline]
     fn encode(&self, frame: &Frame) -> Self::Raw {
         match self {
-            Self::Classic(Endian::Little) => {
-                transmute!(ClassicHeader::<LittleEndian>::encode(frame))
-            }
-            Self::Classic(Endian::Big) => transmute!(ClassicHeader::<BigEndian>::encode(frame)),
-            Self::Modern(Endian::Little) => transmute!(ModernHeader::<LittleEndian>::encode(frame)),
-            Self::Modern(Endian::Big) => transmute!(ModernHeader::<BigEndian>::encode(frame)),
+            Self::Classic(Endian::Little) => Classic::<LittleEndian>::default().encode(frame),
+            Self::Classic(Endian::Big) => Classic::<BigEndian>::default().encode(frame),
+            Self::Modern(Endian::Little) => Modern::<LittleEndian>::default().encode(frame),
+            Self::Modern(Endian::Big) => Modern::<BigEndian>::default().encode(frame),
         }
     }
 

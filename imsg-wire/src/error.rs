@@ -3,21 +3,30 @@
 use core::error;
 use core::fmt;
 
-/// A header states a length that no message may have. libutil fails with `ERANGE`.
+/// A length is out of range: the one that a header states (libutil fails with `ERANGE`), or a
+/// maximum to be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BadLength {
-    /// The length stated, in bytes, header included.
+    /// The length, in bytes, header included.
     pub len: usize,
-    /// The smallest length allowed: that of the header, in bytes.
+    /// The smallest length allowed: that of a header, in bytes.
     pub min: usize,
     /// The largest length allowed, in bytes.
     pub max: usize,
 }
 
+impl BadLength {
+    /// Gives `len` back if it is in range.
+    #[inline]
+    pub(crate) fn check(len: usize, min: usize, max: usize) -> Result<usize, Self> {
+        if len < min || len > max { Err(Self { len, min, max }) } else { Ok(len) }
+    }
+}
+
 impl fmt::Display for BadLength {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { len, min, max } = self;
-        write!(f, "a message states a length of {len} bytes; {min} to {max} are allowed")
+        write!(f, "a length of {len} bytes is out of range; {min} to {max} are allowed")
     }
 }
 
@@ -48,18 +57,18 @@ pub enum Error {
     },
     /// The peer broke a rule of descriptor passing.
     Descriptor(Violation),
-    /// Descriptors fill the queue, and no marked message is there to take one.
+    /// Descriptors fill the queue, and no complete message is there to take one.
     TooManyDescriptors {
         /// Where the next message starts.
         offset: u64,
         /// How many descriptors the queue holds.
         capacity: usize,
     },
-    /// The storage cannot hold the next header.
+    /// The storage cannot hold a header, or has become shorter.
     StorageTooSmall {
         /// The bytes of the storage.
         storage: usize,
-        /// The bytes of a header.
+        /// The bytes needed.
         need: usize,
     },
 }
@@ -78,7 +87,7 @@ impl fmt::Display for Error {
                 "{capacity} descriptors arrived before offset {offset} and no message claims them"
             ),
             Self::StorageTooSmall { storage, need } => {
-                write!(f, "a storage of {storage} bytes cannot hold a header of {need} bytes")
+                write!(f, "the storage has {storage} bytes where {need} bytes are needed")
             }
         }
     }

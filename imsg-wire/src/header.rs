@@ -31,8 +31,9 @@ pub struct Header {
     /// Which peer, request or object the message is about (`imsg_get_id`; `peerid` in the C
     /// struct). imsg itself gives it no meaning.
     pub id: u32,
-    /// The process that composed the message (`imsg_get_pid`). 0 in a message to compose stands
-    /// for the composing process; any other value is sent as it is (tmux sends `u32::MAX`).
+    /// The process that composed the message (`imsg_get_pid`). In a message to compose, 0 stands
+    /// for the pid that [`SendBuf::set_pid`](crate::SendBuf::set_pid) was told; any other value is
+    /// sent as it is (tmux sends `u32::MAX`).
     pub pid: u32,
 }
 
@@ -58,7 +59,7 @@ pub struct Frame {
 /// The classic header: a 16-bit length, and a 16-bit word of flags.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub struct ClassicHeader<O: ByteOrder> {
+pub(crate) struct ClassicHeader<O: ByteOrder> {
     msg_type: U32<O>,
     len: U16<O>,
     flags: U16<O>,
@@ -103,7 +104,7 @@ impl<O: ByteOrder> ClassicHeader<O> {
 /// The modern header: a 32-bit length whose top bit is the descriptor mark.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub struct ModernHeader<O: ByteOrder> {
+pub(crate) struct ModernHeader<O: ByteOrder> {
     msg_type: U32<O>,
     len: U32<O>,
     id: U32<O>,

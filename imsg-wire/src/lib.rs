@@ -53,11 +53,11 @@ pub use dialect::{Any, Classic, Detected, Dialect, Endian, Modern};
 pub use error::{
     BadLength, Error, Fault, NoRoom, NotOffered, ReadError, Reason, Refused, Violation, WriteError,
 };
-pub use header::{ClassicHeader, DEFAULT_MAX_LEN, Frame, HEADER_LEN, Header, ModernHeader};
+pub use header::{DEFAULT_MAX_LEN, Frame, HEADER_LEN, Header};
 pub use message::{Message, Messages, Split, split};
 pub use owned::OwnedMessage;
 pub use payload::{Reader, Writer};
-pub use recv::{Messages as Received, RecvBuf};
+pub use recv::{Received, RecvBuf};
 pub use send::{Chunk, Lent, Pending, SendBuf};
 pub use storage::Storage;
 #[cfg(feature = "zeroize")]

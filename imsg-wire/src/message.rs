@@ -2,6 +2,7 @@
 
 use core::convert::Infallible;
 use core::fmt;
+use core::iter::FusedIterator;
 
 use zerocopy::FromBytes;
 
@@ -99,10 +100,7 @@ pub(crate) fn peek<D: Dialect>(
         return Ok(None);
     };
     let frame = dialect.decode(raw);
-    let min = header_len::<D>();
-    if frame.len < min || frame.len > max_len {
-        return Err(BadLength { len: frame.len, min, max: max_len });
-    }
+    BadLength::check(frame.len, header_len::<D>(), max_len)?;
     Ok(Some(frame))
 }
 
@@ -175,7 +173,7 @@ impl<'a, D: Dialect> Iterator for Messages<'a, D> {
     }
 }
 
-impl<D: Dialect> core::iter::FusedIterator for Messages<'_, D> {}
+impl<D: Dialect> FusedIterator for Messages<'_, D> {}
 
 impl<D> fmt::Debug for Messages<'_, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

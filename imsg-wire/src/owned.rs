@@ -15,7 +15,7 @@ use crate::message::{Abbreviated, Message};
 /// It takes its whole capacity, whatever the payload has. So choose that for the messages which
 /// are really kept, `size_of` the largest payload of their types, rather than the maximum of the
 /// buffer: a queue of 64 messages of up to 112 bytes takes 9 KiB, one of 64 of the default maximum
-/// takes 1 MiB.
+/// takes 1 MiB. It does not wipe its payload when it is dropped.
 ///
 /// ```
 /// use heapless::Deque;

@@ -345,7 +345,8 @@ impl fmt::Debug for Reader<'_> {
 /// Writes a payload, field by field (`struct ibuf`, and the `ibuf_add` functions).
 ///
 /// The bytes go into a slice, or straight into the queue of a [`SendBuf`](crate::SendBuf), whose
-/// [`create`](crate::SendBuf::create) makes such a writer; only that one can be closed.
+/// [`create`](crate::SendBuf::create) makes such a writer; only that one can be closed, and has to
+/// be for its message to be sent.
 ///
 /// ```
 /// use imsg_wire::Writer;
@@ -433,7 +434,8 @@ impl<'a, P> Writer<'a, P> {
         Ok(())
     }
 
-    /// Appends bytes, or a value that `zerocopy` can see as bytes (`ibuf_add`, `ibuf_add_buf`).
+    /// Appends bytes, or a value that `zerocopy` can see as bytes (`ibuf_add`). (A literal such as
+    /// `&[0; 4]` is four `i32`, so 16 bytes.)
     ///
     /// # Errors
     ///

@@ -2,10 +2,11 @@
 
 use core::convert::Infallible;
 use core::fmt;
+use core::iter::FusedIterator;
 
 use crate::descriptor::{Ancillary, Descriptors, Pairing, Span};
 use crate::dialect::{Dialect, header_len};
-use crate::error::{Error, NoRoom, NotOffered};
+use crate::error::{BadLength, Error, NoRoom, NotOffered};
 use crate::header::{DEFAULT_MAX_LEN, Frame};
 use crate::message::{Message, peek, split};
 use crate::storage::Storage;
@@ -15,8 +16,8 @@ use crate::storage::Storage;
 ///
 /// A round is: [`spare`](RecvBuf::spare) lends the place to read into, [`commit`](RecvBuf::commit)
 /// says what was read, [`next_message`](RecvBuf::next_message) takes messages until there are no
-/// more. Nothing is copied but the beginning of a message at the end of the storage, which moves
-/// to the front when there is nothing before it.
+/// more. Nothing is copied but the beginning of a message that is not complete yet: when there is
+/// no complete one before it, it moves to the front once, so that the next read can be large.
 ///
 /// `D` is the dialect, `S` the [`Storage`], `F` the type of a descriptor, and `N` how many
 /// descriptors can be held before their messages are taken; at least two, and two are enough for
@@ -88,13 +89,17 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
         }
     }
 
-    /// Sets the largest message to be accepted, in bytes, header included, and returns what was
-    /// set: no less than a header, no more than the storage holds or the dialect can state
+    /// Sets the largest message to be accepted, in bytes, header included
     /// (`imsgbuf_set_maxsize`, which counts the payload only).
-    pub fn set_max_len(&mut self, max_len: usize) -> usize {
+    ///
+    /// # Errors
+    ///
+    /// [`BadLength`] when it is less than a header, or more than the storage holds or the dialect
+    /// can state; nothing changes then.
+    pub fn set_max_len(&mut self, max_len: usize) -> Result<(), BadLength> {
         let most = self.state.dialect.max_len().min(self.storage.bytes().len());
-        self.state.max_len = max_len.max(header_len::<D>()).min(most);
-        self.state.max_len
+        self.state.max_len = BadLength::check(max_len, header_len::<D>(), most)?;
+        Ok(())
     }
 
     /// The largest message accepted, in bytes, header included.
@@ -113,7 +118,8 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
     /// Allows descriptors to be received from here on (`imsgbuf_allow_fdpass`).
     ///
     /// Until then nothing asks the kernel for them, and a marked message says that its descriptor
-    /// was [not allowed](crate::Missing::NotAllowed).
+    /// was [not allowed](crate::Missing::NotAllowed). Under [`Pairing::Ordered`], call this before
+    /// anything is read.
     pub fn allow_descriptors(&mut self) {
         let received = self.state.unread() as u64;
         self.state.descriptors.allow_from(self.state.offset.wrapping_add(received));
@@ -133,6 +139,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
     pub fn spare(&mut self) -> Result<&mut [u8], NoRoom> {
         let state = &mut self.state;
         state.offered = 0;
+        state.release(&mut self.storage);
         if let Some(error) = state.failed {
             return Err(NoRoom::Failed(error));
         }
@@ -140,7 +147,6 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
             return Err(NoRoom::Finished);
         }
         let ready = state.is_ready(self.storage.bytes());
-        state.release(&mut self.storage);
         if !ready {
             state.move_to_front(&mut self.storage);
             // What was dropped for messages that are gone takes no room any more. A violation would
@@ -203,11 +209,6 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
         self.state.offered = 0;
     }
 
-    /// Whether [`finish`](RecvBuf::finish) was called.
-    pub fn is_finished(&self) -> bool {
-        self.state.finished
-    }
-
     /// Whether [`next_message`](RecvBuf::next_message) has a message or an error to return.
     pub fn is_ready(&self) -> bool {
         self.state.is_ready(self.storage.bytes())
@@ -228,8 +229,8 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
     /// that several can be held at a time.
     ///
     /// An error is the last item.
-    pub fn messages(&mut self) -> Messages<'_, D, F, N> {
-        Messages { bytes: self.storage.bytes(), state: &mut self.state, failed: false }
+    pub fn messages(&mut self) -> Received<'_, D, F, N> {
+        Received { bytes: self.storage.bytes(), state: &mut self.state, failed: false }
     }
 
     /// The stream offset of the next message, in bytes.
@@ -277,7 +278,9 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
         if self.failed.is_some() {
             return true;
         }
-        let unread = bytes.get(self.start..self.end).unwrap_or_default();
+        let Some(unread) = bytes.get(self.start..self.end) else {
+            return true;
+        };
         match split(&self.dialect, unread, self.max_len) {
             Ok(Some(_)) | Err(_) => true,
             Ok(None) if self.descriptors.violation(self.offset).is_some() => true,
@@ -298,7 +301,9 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
 
     #[inline]
     fn try_take<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Message<'a, F>>, Error> {
-        let unread = bytes.get(self.start..self.end).unwrap_or_default();
+        let Some(unread) = bytes.get(self.start..self.end) else {
+            return Err(Error::StorageTooSmall { storage: bytes.len(), need: self.end });
+        };
         self.descriptors.advance(self.offset).map_err(Error::Descriptor)?;
         let parsed = split(&self.dialect, unread, self.max_len)
             .map_err(|error| Error::Length { offset: self.offset, error })?;
@@ -364,13 +369,13 @@ fn has_mark<D: Dialect>(dialect: &D, mut bytes: &[u8], max_len: usize, len: u64)
 }
 
 /// The complete messages of a [`RecvBuf`]; see [`RecvBuf::messages`].
-pub struct Messages<'a, D, F, const N: usize> {
+pub struct Received<'a, D, F, const N: usize> {
     bytes: &'a [u8],
     state: &'a mut State<D, F, N>,
     failed: bool,
 }
 
-impl<'a, D: Dialect, F, const N: usize> Iterator for Messages<'a, D, F, N> {
+impl<'a, D: Dialect, F, const N: usize> Iterator for Received<'a, D, F, N> {
     type Item = Result<Message<'a, F>, Error>;
 
     #[inline]
@@ -397,9 +402,11 @@ impl<D, S, F, const N: usize> fmt::Debug for RecvBuf<D, S, F, N> {
     }
 }
 
-impl<D, F, const N: usize> fmt::Debug for Messages<'_, D, F, N> {
+impl<D: Dialect, F, const N: usize> FusedIterator for Received<'_, D, F, N> {}
+
+impl<D, F, const N: usize> fmt::Debug for Received<'_, D, F, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unread = self.state.end.saturating_sub(self.state.start);
-        f.debug_struct("Messages").field("unread", &unread).finish_non_exhaustive()
+        f.debug_struct("Received").field("unread", &unread).finish_non_exhaustive()
     }
 }

@@ -7,7 +7,7 @@ use heapless::Deque;
 use zerocopy::{Immutable, IntoBytes};
 
 use crate::dialect::{Dialect, header_len};
-use crate::error::{NotOffered, Reason, Refused};
+use crate::error::{BadLength, NotOffered, Reason, Refused};
 use crate::header::{DEFAULT_MAX_LEN, Frame, Header};
 use crate::message::{Message, peek};
 use crate::payload::Writer;
@@ -68,7 +68,7 @@ struct State<D, F, const N: usize> {
     start: usize,
     /// Where they end.
     end: usize,
-    /// How many bytes behind `start` the first message starts that has not been begun to be sent.
+    /// How many bytes behind `start` the message ends that is partly sent; 0 when none is.
     boundary: usize,
     /// Where the space ends that a message in place may have written to, if it was not closed.
     lent: usize,
@@ -103,13 +103,17 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
         }
     }
 
-    /// Sets the largest message to be composed, in bytes, header included, and returns what was
-    /// set: no less than a header, no more than the storage holds or the dialect can state
+    /// Sets the largest message to be composed, in bytes, header included
     /// (`imsgbuf_set_maxsize`, which counts the payload only).
-    pub fn set_max_len(&mut self, max_len: usize) -> usize {
+    ///
+    /// # Errors
+    ///
+    /// [`BadLength`] when it is less than a header, or more than the storage holds or the dialect
+    /// can state; nothing changes then.
+    pub fn set_max_len(&mut self, max_len: usize) -> Result<(), BadLength> {
         let most = self.state.dialect.max_len().min(self.storage.bytes().len());
-        self.state.max_len = max_len.max(header_len::<D>()).min(most);
-        self.state.max_len
+        self.state.max_len = BadLength::check(max_len, header_len::<D>(), most)?;
+        Ok(())
     }
 
     /// The largest message that can be composed, in bytes, header included.
@@ -123,7 +127,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
     }
 
     /// Queues a message (`imsg_compose`, `imsg_compose_ibuf`). The payload is bytes, or any value
-    /// that `zerocopy` can see as bytes.
+    /// that `zerocopy` can see as bytes. (A literal such as `&[0; 4]` is four `i32`, so 16 bytes.)
     ///
     /// # Errors
     ///
@@ -322,7 +326,7 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
     ) -> Result<(), Refused<F>> {
         let len = parts.iter().fold(header_len::<D>(), |len, part| len.saturating_add(part.len()));
         let frame = Frame { header, len, marked: descriptor.is_some() };
-        match self.write(storage, &frame, parts) {
+        match self.admit(frame.marked).and_then(|()| self.write(storage, &frame, parts)) {
             Ok(()) => {
                 self.queue(len, descriptor);
                 Ok(())
@@ -342,7 +346,6 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
         if len > self.max_len {
             return Err(Reason::TooLong { len, max: self.max_len });
         }
-        self.admit(frame.marked)?;
         let space = self.space(storage, len);
         let full = Reason::Full { len, free: space.len() };
         let Some(space) = space.get_mut(..len) else {
@@ -374,7 +377,9 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
     /// The free bytes, after an attempt to make them `wanted` at least.
     #[inline]
     fn space<'a, S: Storage>(&mut self, storage: &'a mut S, wanted: usize) -> &'a mut [u8] {
-        storage.release(self.end..self.lent);
+        if self.end < self.lent {
+            storage.release(self.end..self.lent);
+        }
         self.lent = 0;
         if storage.bytes().len().saturating_sub(self.end) < wanted {
             self.move_to_front(storage);
@@ -533,6 +538,7 @@ impl<D: Dialect, F, const N: usize> Pending<'_, D, F, N> {
 /// A message that is to be sent at once with a descriptor that stays the caller's; see
 /// [`SendBuf::lend`].
 #[derive(Debug)]
+#[must_use = "it is forgotten unless it is said to be sent"]
 pub struct Lent<'a, D, S, F, const N: usize> {
     queue: &'a mut SendBuf<D, S, F, N>,
     len: usize,

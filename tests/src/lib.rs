@@ -4,3 +4,7 @@ pub mod kernel;
 pub mod reference;
 pub mod senders;
 pub mod vectors;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}

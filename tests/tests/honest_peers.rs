@@ -286,7 +286,7 @@ struct Begins<D> {
 impl<D: Dialect> Begins<D> {
     fn new(dialect: D, talk: &Talk) -> Self {
         let mut queue = SendBuf::new(dialect, vec![0; talk.max_len + talk.extra_to_send]);
-        assert_eq!(queue.set_max_len(talk.max_len), talk.max_len);
+        queue.set_max_len(talk.max_len).unwrap();
         queue.set_pid(SENDER_PID);
         Self { queue, unsent: VecDeque::new(), given_back: Vec::new() }
     }
@@ -544,7 +544,7 @@ fn converse<D: Dialect, const N: usize>(
     talk: &Talk,
 ) -> Outcome {
     let mut receiver = Program::new(dialect, rule, talk.max_len + talk.extra_to_receive);
-    receiver.buffer.set_max_len(talk.max_len);
+    receiver.buffer.set_max_len(talk.max_len).unwrap();
     let socket = Socket::new(talk.kernel);
     let choices = talk.choices.clone();
     let mut connection = Connection::<D, _, N> { sender, socket, receiver, choices };

@@ -115,7 +115,10 @@ fn a_message_that_is_too_long_is_refused() {
 fn the_maximum_is_a_short_header_at_least() {
     let mut queue = SendBuf::<_, _>::new(LengthOnly, [0; 64]);
     let mut received: RecvBuf<_, _> = RecvBuf::new(LengthOnly, [0; 64]);
-    assert_eq!((queue.set_max_len(0), received.set_max_len(0)), (HEADER, HEADER));
+    let refused = BadLength { len: HEADER - 1, min: HEADER, max: 64 };
+    assert_eq!(queue.set_max_len(HEADER - 1), Err(refused));
+    assert_eq!(received.set_max_len(HEADER - 1), Err(refused));
+    assert_eq!((queue.set_max_len(HEADER), received.set_max_len(HEADER)), (Ok(()), Ok(())));
 }
 
 #[test]

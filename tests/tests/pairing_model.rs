@@ -598,7 +598,7 @@ impl<const N: usize> Program<N> {
         let largest = script.reads.iter().map(|read| read.len).max().unwrap_or(0);
         let storage = vec![0; script.max_len + largest].into_boxed_slice();
         let mut buffer = RecvBuf::new(script.dialect, storage);
-        assert_eq!(buffer.set_max_len(script.max_len), script.max_len);
+        buffer.set_max_len(script.max_len).unwrap();
         buffer.set_pairing(script.rule);
         Self {
             buffer,

@@ -1062,7 +1062,7 @@ fn a_message_in_place_beyond_the_maximum_is_too_long() {
 fn the_maximum_of_the_queue_is_that_of_a_message_in_place() {
     for add in ADDS {
         let mut queue = queue();
-        queue.set_max_len(30);
+        queue.set_max_len(30).unwrap();
         let mut writer = queue.create(Header::new(1), None).expect("an empty queue");
         assert_eq!(writer.remaining(), 14, "{add:?}");
         let error = not_written(&mut writer, |writer| add.to(writer, 15));

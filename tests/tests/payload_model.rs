@@ -31,7 +31,7 @@ proptest! {
         let mut queue = SendBuf::<_, _>::new(Modern::new(), [0xff; STORAGE]);
         queue.compose(Header::new(1), &vec![0xff_u8; queued][..], None).expect("an empty queue");
         let before = queue.queue_bytes();
-        queue.set_max_len(HEADER + max_len);
+        queue.set_max_len(HEADER + max_len).unwrap();
         let model = WriterModel { bytes: Vec::new(), max_len, room: STORAGE - before - HEADER };
         let mut writer = queue.create(Header::new(2), None).expect("room for a header");
         let written = compare_writes(&mut writer, model, &writes)?;

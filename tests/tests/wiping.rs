@@ -612,3 +612,39 @@ fn receive<S: Storage>(buf: &mut RecvBuf<Modern, S>, bytes: &[u8]) {
     buf.spare().expect("room")[..bytes.len()].copy_from_slice(bytes);
     buf.commit(bytes.len(), Ancillary::Nothing).expect("what was lent");
 }
+
+/// Wipes what it is told to release, and does not forgive a range that is not its own.
+struct Strict(Vec<u8>);
+
+impl Storage for Strict {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+
+    fn release(&mut self, range: std::ops::Range<usize>) {
+        self.0[range].fill(0);
+    }
+}
+
+#[test]
+fn what_is_released_is_always_a_range_of_the_storage() {
+    let mut queue = SendBuf::<_, _>::new(Modern::new(), Strict(vec![0; 100]));
+    let mut received = RecvBuf::<_, _>::new(Modern::new(), Strict(vec![0; 100]));
+    for round in 0..200 {
+        while queue.compose(Header::new(1), &[7_u8; 9][..round % 10], None).is_ok() {}
+        let _ = queue.create(Header::new(1), None).map(|mut message| message.add(b"given up"));
+        if let (Some(chunk), Ok(spare)) = (queue.chunk(), received.spare()) {
+            let n = chunk.bytes.len().min(spare.len()).min(1 + round % 37);
+            spare[..n].copy_from_slice(&chunk.bytes[..n]);
+            received.commit(n, Ancillary::Nothing).unwrap();
+            queue.consume(n).unwrap();
+        }
+        while received.next_message().unwrap().is_some() {}
+    }
+    queue.into_storage();
+    received.into_storage();
+}

@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -134,7 +133,7 @@ fn summarize(
 }
 
 /// Waits for a message of the worker that answers the request `id`.
-fn receive(channel: &mut Channel<Any>, id: u32) -> Result<Message<'_, OwnedFd>, Stop> {
+fn receive(channel: &mut Channel<Any>, id: u32) -> Result<Message<'_>, Stop> {
     let message = channel.rx.recv()?.ok_or(Stop::HungUp)?;
     match message {
         Message { header, descriptor: Descriptor::None, .. } if header.id == id => Ok(message),
@@ -149,7 +148,7 @@ fn decode<T: FromBytes>(payload: &[u8]) -> Result<T, Stop> {
     })
 }
 
-fn unexpected(message: &Message<'_, OwnedFd>) -> Stop {
+fn unexpected(message: &Message<'_>) -> Stop {
     Stop::Fault(format!("the worker sent an unexpected message: {message:?}").into())
 }
 
@@ -162,7 +161,7 @@ impl From<RecvError> for Stop {
         match error {
             RecvError::Io(error) => error.into(),
             // It ended in the middle of a message.
-            RecvError::Protocol(imsg_wire::Error::Truncated { .. }) => Self::HungUp,
+            RecvError::Protocol(imsg_os::Error::Truncated { .. }) => Self::HungUp,
             error => Self::Fault(error.into()),
         }
     }
