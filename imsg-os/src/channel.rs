@@ -442,8 +442,8 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
     }
 
     /// Queues a received message again, with the pid that it has (`imsg_forward`), and with the
-    /// descriptor that is named: that of the message, once it was [taken](imsg_wire::Descriptor::take) out, or
-    /// none.
+    /// descriptor that is named: that of the message, once it was
+    /// [taken](imsg_wire::Descriptor::take) out, or none.
     ///
     /// # Errors
     ///
@@ -478,7 +478,8 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
         let message = self.buf.lend(header, payload)?;
         let n = sys::send(self.socket.as_fd(), message.bytes(), Some(descriptor))?;
         message.sent(n).map_err(more_than_offered)?;
-        Ok(self.write()?)
+        // Not written on: an error would hide that the descriptor was sent.
+        Ok(if self.buf.is_empty() { WriteOutcome::All } else { WriteOutcome::WouldBlock })
     }
 
     /// Sends what the socket takes (`imsgbuf_write`).
