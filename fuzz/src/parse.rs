@@ -117,7 +117,7 @@ impl Case<'_> {
     fn with_receive_buffer<D: Dialect>(&self, dialect: D, expected: &Parsed) -> Parsed {
         let storage = vec![0; self.max_len() + self.extra];
         let mut buffer = RecvBuf::<D, Vec<u8>>::new(dialect, storage);
-        assert_eq!(buffer.set_max_len(self.max_len()), self.max_len());
+        buffer.set_max_len(self.max_len()).unwrap();
         let mut program = Program { buffer, messages: Vec::new(), error: None };
         let mut numbers = Numbers::new(self.seed);
         let mut unread = self.stream;
@@ -159,7 +159,7 @@ impl Case<'_> {
     fn forwarded<D: Dialect>(&self, dialect: D, parsed: &Parsed) -> Vec<u8> {
         let storage = vec![0; self.max_len()];
         let mut queue = SendBuf::<D, Vec<u8>, ()>::new(dialect, storage);
-        queue.set_max_len(self.max_len());
+        queue.set_max_len(self.max_len()).unwrap();
         let mut stream = Vec::new();
         for (frame, payload) in &parsed.messages {
             let descriptor = Descriptor::<Infallible>::None;

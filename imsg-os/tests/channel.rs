@@ -8,7 +8,7 @@ mod common;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -533,8 +533,8 @@ fn a_number_that_is_not_open_was_not_inherited() {
 fn an_inherited_socket_is_taken_up_once_and_gets_close_on_exec() {
     let (socket, _peer) = UnixStream::pair().unwrap();
     // As a program finds it that was started with it.
+    fcntl(&socket, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
     let number = socket.into_raw_fd();
-    fcntl(borrowed(number), FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
 
     let taken = inherited(number).unwrap();
 
@@ -546,16 +546,11 @@ fn an_inherited_socket_is_taken_up_once_and_gets_close_on_exec() {
 
 #[test]
 fn a_file_that_was_inherited_is_no_channel_and_stays_open() {
-    let number = File::open("/dev/null").unwrap().into_raw_fd();
-    fcntl(borrowed(number), FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+    let file = File::open("/dev/null").unwrap();
+    fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
 
-    assert_eq!(inherited(number).unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
+    assert_eq!(inherited(file.as_raw_fd()).unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
 
-    let flags = fcntl(borrowed(number), FcntlArg::F_GETFD).unwrap();
+    let flags = fcntl(&file, FcntlArg::F_GETFD).unwrap();
     assert_eq!(FdFlag::from_bits_truncate(flags), FdFlag::empty());
-}
-
-fn borrowed<'a>(number: RawFd) -> BorrowedFd<'a> {
-    // SAFETY: the callers own it, and leave it open.
-    unsafe { BorrowedFd::borrow_raw(number) }
 }

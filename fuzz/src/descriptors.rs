@@ -1,0 +1,118 @@
+//! Which message gets which descriptor, against a model that applies the rules literally.
+
+use arbitrary::{Arbitrary, Unstructured};
+use imsg_tests::program::{Consumer, run};
+use imsg_tests::reference::{Read, Script};
+use imsg_wire::{Ancillary, Any, Dialect, Endian, Frame, Header, Pairing};
+
+const HEADER: usize = 16;
+const MAX_LEN: usize = 64;
+
+/// Sends messages of any marks and lengths, has them read in any pieces with anything beside them,
+/// and takes them at any times. What comes out has to be what the model says.
+pub fn descriptors(data: &[u8]) {
+    if let Ok(plan) = Plan::arbitrary_take_rest(Unstructured::new(data)) {
+        plan.check::<2>();
+        plan.check::<3>();
+        plan.check::<16>();
+    }
+}
+
+#[derive(Arbitrary, Debug)]
+struct Plan {
+    modern: bool,
+    big_endian: bool,
+    rule: Rule,
+    allowed_after: Option<u8>,
+    ended: bool,
+    missing: u8,
+    steps: [u8; 4],
+    messages: Vec<Planned>,
+    reads: Vec<(u8, Brought)>,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Rule {
+    Exact,
+    Ordered,
+    Unmarked,
+}
+
+#[derive(Arbitrary, Debug)]
+struct Planned {
+    marked: bool,
+    payload: u8,
+    wrong_len: Option<u16>,
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Brought {
+    Nothing,
+    One,
+    Several,
+    Dropped,
+}
+
+impl Plan {
+    fn check<const N: usize>(&self) {
+        let script = self.script(N);
+        let outcome = script.outcome();
+        let closed = script.closed(&outcome);
+        let steps = self.steps.map(|step| step % 4);
+        for consumer in Consumer::all(&steps) {
+            let run = run::<N>(&script, consumer);
+            assert_eq!(run.outcome, outcome, "{consumer:?}");
+            assert!(run.end_stays, "{consumer:?}");
+            assert_eq!(run.ready_wrongly, None, "{consumer:?}");
+            let mut accounted = [&run.closed[..], &run.delivered[..]].concat();
+            accounted.sort_unstable();
+            assert!(accounted.iter().eq(&run.received), "{consumer:?}");
+            let closed = closed.intersection(&run.received).copied().collect();
+            assert_eq!(run.closed_early, closed, "{consumer:?}");
+        }
+    }
+
+    fn script(&self, capacity: usize) -> Script {
+        let endian = if self.big_endian { Endian::Big } else { Endian::Little };
+        let dialect = if self.modern { Any::Modern(endian) } else { Any::Classic(endian) };
+        let mut bytes = Vec::new();
+        for (msg_type, message) in (0..).zip(self.messages.iter().take(12)) {
+            let payload = usize::from(message.payload) % (MAX_LEN - HEADER + 1);
+            let len = message.wrong_len.map_or(HEADER + payload, usize::from);
+            let header = Header::new(msg_type);
+            bytes.extend(dialect.encode(&Frame { header, len, marked: message.marked }));
+            bytes.extend(std::iter::repeat_n(msg_type as u8, payload));
+        }
+        bytes.truncate(bytes.len() - usize::from(self.missing).min(bytes.len()));
+
+        let mut reads = Vec::new();
+        let mut left = bytes.len();
+        let mut wanted = self.reads.iter().take(24);
+        while left > 0 {
+            let (len, brought) = wanted.next().copied().unwrap_or((u8::MAX, Brought::Nothing));
+            let len = usize::from(len).clamp(1, left);
+            let brought = match brought {
+                Brought::Nothing => Ancillary::Nothing,
+                Brought::One => Ancillary::One(reads.len() as u32),
+                Brought::Several => Ancillary::Several,
+                Brought::Dropped => Ancillary::Dropped,
+            };
+            reads.push(Read { len, brought });
+            left -= len;
+        }
+        Script {
+            dialect,
+            max_len: MAX_LEN,
+            rule: match self.rule {
+                Rule::Exact => Pairing::Exact,
+                Rule::Ordered => Pairing::Ordered,
+                Rule::Unmarked => Pairing::Unmarked,
+            },
+            bytes,
+            allowed_after: self.allowed_after.map(|n| usize::from(n) % (reads.len() + 1)),
+            reads,
+            ended: self.ended,
+            capacity,
+        }
+    }
+}
