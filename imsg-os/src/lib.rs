@@ -22,6 +22,10 @@
 //! assert!(text.contains("imsg"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! Three programs show it at work: `privsep` is a parent that opens files and a sandboxed worker that
+//! reads them, `tmux` a client of a real server, with an event loop, and `dump` a decoder of captured
+//! streams. They are in `examples/`.
 
 #![deny(missing_docs)]
 #![deny(unsafe_code)]

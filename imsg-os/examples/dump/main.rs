@@ -1,0 +1,178 @@
+//! Decodes a captured stream of messages, of any length, in constant memory.
+//!
+//! ```text
+//! cargo run --release -p imsg-os --example dump -- --names imsg-os/examples/tmux.names CAPTURE
+//! ```
+//!
+//! - `stream` finds the messages, and tells the dialects apart,
+//! - `print` writes them down, as text or as JSON,
+//! - `names` reads the names of the message types from a file.
+
+#![forbid(unsafe_code)]
+
+mod names;
+mod print;
+mod stream;
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, ValueEnum};
+use imsg_os::{Any, DEFAULT_MAX_LEN, Endian};
+
+use crate::names::Names;
+use crate::print::{Format, print};
+use crate::stream::{Framing, Stream};
+
+/// Decodes a captured stream of imsg messages, of any length, in constant memory.
+///
+/// Each message becomes a line: where it starts, its dialect, type, id and pid, the bytes of its
+/// payload, and "fd" if it is marked as carrying a descriptor.
+///
+/// The dialects differ in how they mark a descriptor, and in big-endian order. "auto" finds out
+/// which it is, and says of each message what its header tells: "classic", "modern", or "either".
+/// It refuses a stream whose headers contradict each other.
+///
+/// Exit status: 0 if the whole stream was decoded or nobody reads the output any more, 1 if the
+/// stream is broken, which is said with the offset and the reason after all messages before that,
+/// 2 if the arguments make no sense.
+#[derive(Parser)]
+#[command(name = "dump", verbatim_doc_comment)]
+struct Arguments {
+    /// The dialect of the stream
+    #[arg(long, value_enum, default_value_t = Dialect::Auto)]
+    dialect: Dialect,
+
+    /// The byte order of the machine that wrote it
+    #[arg(long, value_enum, default_value_t = ByteOrder::Native)]
+    byte_order: ByteOrder,
+
+    /// The largest message to accept, in bytes, header included; with "auto" at most 65535, as
+    /// longer ones of one dialect look like those of the other
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_LEN as u32,
+        value_parser = clap::value_parser!(u32).range(16..=0x7fff_ffff))]
+    max_len: u32,
+
+    /// Name the types of messages as this file says, which has lines such as "7 MSG_HELLO"; JSON
+    /// has the numbers all the same
+    #[arg(long, value_name = "FILE")]
+    names: Option<PathBuf>,
+
+    /// Print a JSON object for each message, in place of the line
+    #[arg(long, conflicts_with = "hex")]
+    json: bool,
+
+    /// Show the payload under each line, in hexadecimal and ASCII
+    #[arg(long)]
+    hex: bool,
+
+    /// The stream; standard input if there is none, or with "-"
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Dialect {
+    Auto,
+    Classic,
+    Modern,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ByteOrder {
+    Native,
+    Little,
+    Big,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let framing = framing(&arguments);
+    let failure = match run(&arguments, framing) {
+        Ok(()) => return ExitCode::SUCCESS,
+        // Whoever read it has seen enough.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            return ExitCode::SUCCESS;
+        }
+        Err(Failure::Output(error)) => format!("cannot print: {error}"),
+        Err(Failure::Names(reason)) => reason,
+        Err(Failure::Stream(name, error)) => format!("{name}: {error}"),
+    };
+    // Not `eprintln`, which panics when nobody listens.
+    let _ = writeln!(io::stderr(), "dump: {failure}");
+    ExitCode::FAILURE
+}
+
+/// How the headers are to be read. Ends the program if the arguments leave that open.
+fn framing(arguments: &Arguments) -> Framing {
+    let order = match arguments.byte_order {
+        ByteOrder::Native => Endian::NATIVE,
+        ByteOrder::Little => Endian::Little,
+        ByteOrder::Big => Endian::Big,
+    };
+    match arguments.dialect {
+        Dialect::Classic => Framing::Given(Any::Classic(order)),
+        Dialect::Modern => Framing::Given(Any::Modern(order)),
+        Dialect::Auto => match u16::try_from(arguments.max_len) {
+            Ok(max_len) => Framing::Detect { order, max_len },
+            Err(_) => {
+                let reason = "a maximum above 65535 needs an explicit --dialect";
+                Arguments::command().error(ErrorKind::ValueValidation, reason).exit()
+            }
+        },
+    }
+}
+
+/// Why not all was decoded and printed.
+enum Failure {
+    Names(String),
+    Stream(String, stream::Error),
+    Output(io::Error),
+}
+
+fn run(arguments: &Arguments, framing: Framing) -> Result<(), Failure> {
+    let names = match &arguments.names {
+        Some(path) => Names::read(path)
+            .map_err(|reason| Failure::Names(format!("{}: {reason}", path.display())))?,
+        None => Names::default(),
+    };
+    let format = match (arguments.json, arguments.hex) {
+        (true, _) => Format::Json,
+        (false, hex) => Format::Text { names, hex },
+    };
+
+    let file = arguments.file.as_deref().filter(|path| *path != Path::new("-"));
+    let name = file.map_or("standard input".into(), |path| path.display().to_string());
+    let in_stream = |error| Failure::Stream(name.clone(), error);
+    let input: Box<dyn Read> = match file {
+        Some(path) => Box::new(File::open(path).map_err(|error| in_stream(error.into()))?),
+        None => Box::new(io::stdin().lock()),
+    };
+
+    let mut stream = Stream::new(input, framing, arguments.max_len as usize);
+    let mut out = BufWriter::with_capacity(64 * 1024, io::stdout().lock());
+    let result = dump(&mut stream, &format, &mut out, in_stream);
+    // What came before an error is printed before it.
+    out.flush().map_err(Failure::Output).and(result)
+}
+
+fn dump(
+    stream: &mut Stream<impl Read>,
+    format: &Format,
+    out: &mut impl Write,
+    in_stream: impl Fn(stream::Error) -> Failure,
+) -> Result<(), Failure> {
+    loop {
+        while let Some(entry) = stream.next_entry().map_err(&in_stream)? {
+            print(out, format, &entry).map_err(Failure::Output)?;
+        }
+        // The next read may take as long as the program takes that writes the stream.
+        out.flush().map_err(Failure::Output)?;
+        if !stream.read().map_err(&in_stream)? {
+            return stream.expect_end().map_err(in_stream);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What can go wrong.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use imsg_os::{ReadError, Reason, RecvError, Refused, WriteError};
+
+use crate::protocol::VERSION;
+
+#[derive(Debug)]
+pub(crate) enum Error {
+    /// Nobody listens on the socket, or it is no socket of ours.
+    NoServer { path: PathBuf, error: io::Error },
+    /// The probe was answered with something that no known server says.
+    Probe { msg_type: u32 },
+    /// The server has another version of the protocol.
+    Version { server: u32 },
+    /// The server is gone, and did not say how the command ended.
+    Gone,
+    /// The command attached this client to a session.
+    Attached,
+    /// The server sent a message that it has no reason to send.
+    Unexpected { msg_type: u32 },
+    /// A payload is not what its type asks for.
+    Payload { msg_type: u32, error: ReadError },
+    /// The server writes to a stream that is not open.
+    Stream { msg_type: u32, stream: i32 },
+    /// The server breaks the rules of imsg.
+    Protocol(imsg_os::Error),
+    /// A message cannot be sent; as a command that is too long.
+    Refused(Reason),
+    /// A message cannot be written; the same.
+    Write(WriteError),
+    /// Standard output, or standard error, takes no more.
+    Output(io::Error),
+    /// The system does not do what is asked of it.
+    Io(io::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoServer { path, error } => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    write!(f, "no server running on {}: {error}", path.display())
+                }
+                _ => write!(f, "cannot connect to {}: {error}", path.display()),
+            },
+            Self::Probe { msg_type } => write!(
+                f,
+                "the server answered the probe for its dialect with a message of type {msg_type}; \
+                 use --dialect"
+            ),
+            Self::Version { server } => write!(
+                f,
+                "the server speaks version {server} of the protocol, and this client version \
+                 {VERSION}"
+            ),
+            Self::Gone => f.write_str("the server exited unexpectedly"),
+            Self::Attached => {
+                f.write_str("the command attaches to a session, which this client cannot do")
+            }
+            Self::Unexpected { msg_type } => {
+                write!(f, "the server sent an unexpected message, of type {msg_type}")
+            }
+            Self::Payload { msg_type, error } => {
+                write!(f, "the server sent a bad message of type {msg_type}: {error}")
+            }
+            Self::Stream { msg_type, stream } => write!(
+                f,
+                "the server sent a message of type {msg_type} for stream {stream}, which is not open"
+            ),
+            Self::Protocol(error) => write!(f, "the server broke the protocol: {error}"),
+            Self::Refused(reason) => write!(f, "cannot ask the server: {reason}"),
+            Self::Write(error) => write!(f, "cannot ask the server: {error}"),
+            Self::Output(error) => write!(f, "cannot print: {error}"),
+            Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        if is_hang_up(&error) { Self::Gone } else { Self::Io(error) }
+    }
+}
+
+impl From<imsg_os::Error> for Error {
+    fn from(error: imsg_os::Error) -> Self {
+        match error {
+            // It was killed in the middle of a message.
+            imsg_os::Error::Truncated { .. } => Self::Gone,
+            error => Self::Protocol(error),
+        }
+    }
+}
+
+impl From<RecvError> for Error {
+    fn from(error: RecvError) -> Self {
+        match error {
+            RecvError::Io(error) => error.into(),
+            RecvError::Protocol(error) => error.into(),
+            error => Self::Io(io::Error::other(error)),
+        }
+    }
+}
+
+impl<F> From<Refused<F>> for Error {
+    fn from(refused: Refused<F>) -> Self {
+        Self::Refused(refused.reason)
+    }
+}
+
+impl From<WriteError> for Error {
+    fn from(error: WriteError) -> Self {
+        Self::Write(error)
+    }
+}
+
+/// Whether this is how the system says that the peer of a socket is gone.
+pub(crate) fn is_hang_up(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}

@@ -1,0 +1,137 @@
+//! A small client of tmux: runs one command on a server and prints what that answers.
+//!
+//! ```text
+//! cargo run --release -p imsg-os --example tmux -- -v list-sessions
+//! ```
+//!
+//! - `protocol` is what client and server say to each other,
+//! - `greeting` is what a client says first, and how it finds out the dialect,
+//! - `client` carries out what the server asks for, until the command has ended.
+
+#![forbid(unsafe_code)]
+
+mod client;
+mod error;
+mod greeting;
+mod protocol;
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use imsg_os::{Any, Channel, Endian};
+use nix::unistd;
+
+use crate::client::Client;
+use crate::error::Error;
+
+/// Runs one command on a tmux server that is there, and prints what it answers.
+///
+/// The command may read standard input and write to standard output, as "load-buffer -" and
+/// "save-buffer -" do. It may not attach to a session, nor read or write files by name through this
+/// client. Text is UTF-8, whatever the locale.
+///
+/// The dialect of the server is found out by a probe, on a connection of its own: tmux up to 3.5a
+/// is classic, 3.6 and later modern.
+///
+/// Exit status: that of the command as the server says, 1 if there is no server or it fails.
+#[derive(Parser)]
+#[command(name = "tmux", verbatim_doc_comment)]
+struct Arguments {
+    /// Say which dialect the server speaks
+    #[arg(short)]
+    verbose: bool,
+
+    /// The socket of the server; by default that of the session around this, as $TMUX says, or
+    /// ${TMUX_TMPDIR:-/tmp}/tmux-UID/default
+    #[arg(short = 'S', value_name = "SOCKET")]
+    socket: Option<PathBuf>,
+
+    /// The dialect of the server, which is not probed then
+    #[arg(long, value_enum)]
+    dialect: Option<Dialect>,
+
+    /// The command and its arguments
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
+    command: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Dialect {
+    Classic,
+    Modern,
+}
+
+impl Dialect {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Classic => "classic",
+            Self::Modern => "modern",
+        }
+    }
+}
+
+impl From<Dialect> for Any {
+    fn from(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::Classic => Self::Classic(Endian::NATIVE),
+            Dialect::Modern => Self::Modern(Endian::NATIVE),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        // The system keeps 8 bits of it, too.
+        Ok(status) => ExitCode::from((status & 0xff) as u8),
+        Err(error) => {
+            complain(format_args!("tmux: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<i32, Error> {
+    let path = arguments.socket.clone().unwrap_or_else(default_socket);
+    let (dialect, how) = match arguments.dialect {
+        Some(dialect) => (dialect, "as told"),
+        None => (greeting::probe(connect(&path)?)?, "as a probe found"),
+    };
+    if arguments.verbose {
+        let name = dialect.name();
+        complain(format_args!("tmux: {}: {name} dialect, {how}", path.display()));
+    }
+
+    let socket = connect(&path)?;
+    // The client waits for whichever of its descriptors is ready first.
+    socket.set_nonblocking(true)?;
+    let channel = Channel::new(socket, dialect.into()).map_err(io::Error::from)?;
+    Client::new(channel)?.run(&arguments.command)
+}
+
+fn connect(path: &Path) -> Result<UnixStream, Error> {
+    UnixStream::connect(path).map_err(|error| Error::NoServer { path: path.to_owned(), error })
+}
+
+/// Where tmux looks for its server when it is not told.
+fn default_socket() -> PathBuf {
+    if let Some(around) = env::var_os("TMUX") {
+        let path = around.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default();
+        if !path.is_empty() {
+            return PathBuf::from(OsString::from_vec(path.to_vec()));
+        }
+    }
+    let directory = env::var_os("TMUX_TMPDIR").filter(|path| !path.is_empty());
+    let directory = directory.as_deref().unwrap_or(OsStr::new("/tmp"));
+    Path::new(directory).join(format!("tmux-{}", unistd::getuid())).join("default")
+}
+
+/// Is `eprintln`, but does not panic when nobody listens.
+fn complain(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
