@@ -296,9 +296,11 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
     /// with [`RecvError::DescriptorLimit`] and reads nothing. The socket stays readable then: close
     /// some descriptors before polling it again.
     ///
-    /// This costs a descriptor, and one system call more for each read and one for each descriptor
-    /// received, as a look ahead (`MSG_PEEK`) shows whether one would be lost. It cannot help when
-    /// another thread takes the place that the reserve makes free.
+    /// This costs a descriptor, and for each read one system call more, which copies the bytes a
+    /// second time, and one for each descriptor received, as a look ahead (`MSG_PEEK`) shows whether
+    /// one would be lost. At the limit, each read also tries to fill the reserve. It cannot help when
+    /// another thread takes the last place between the look and the read, or the place that the
+    /// reserve makes free.
     ///
     /// # Errors
     ///
@@ -360,14 +362,16 @@ impl Reserve {
         };
         let seen = buf.get_mut(..n).unwrap_or_default();
         if dropped && self.spare.take().is_none() {
-            // What was not received must not linger.
             seen.fill(0);
             return Err(RecvError::DescriptorLimit);
         }
         // No further than was seen: behind that, a descriptor may have arrived since.
-        let received = sys::recv(socket, seen, true)?;
+        let received = sys::recv(socket, seen, true);
         self.refill(socket);
-        Ok(received)
+        // What was not received must not linger.
+        let n = received.as_ref().map_or(0, |(n, _)| *n);
+        seen.get_mut(n..).unwrap_or_default().fill(0);
+        Ok(received?)
     }
 
     fn refill(&mut self, socket: BorrowedFd<'_>) {

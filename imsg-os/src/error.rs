@@ -19,7 +19,8 @@ pub enum RecvError {
     Full,
     /// A descriptor is there, but this process cannot have another one (`RLIMIT_NOFILE`), and the
     /// [reserve](crate::Receiver::keep_reserve) is used up. Nothing was read: close some, and read
-    /// again.
+    /// again. (While the reserve is used up, a descriptor that a security module forbids looks the
+    /// same.)
     DescriptorLimit,
 }
 

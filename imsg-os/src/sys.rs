@@ -380,9 +380,9 @@ unsafe fn option<T>(socket: BorrowedFd<'_>, name: c_int) -> io::Result<T> {
 /// and sets close-on-exec on it.
 ///
 /// A descriptor that has close-on-exec set is refused: it was not there when the program started,
-/// or was taken up before. The standard library sets it on everything that it opens. So what must
-/// not be given here is the number of a socket that some other code of this process owns and
-/// opened without it: it would be closed when the result is dropped.
+/// or was taken up before. The standard library sets it on everything that it opens, and owns 0 to
+/// 2, which are refused too. So what must not be given here is the number of a socket that other
+/// code of this process owns and opened without it: it would be closed when the result is dropped.
 ///
 /// ```no_run
 /// use imsg_os::{Channel, Modern, inherited};
@@ -398,6 +398,10 @@ unsafe fn option<T>(socket: BorrowedFd<'_>, name: c_int) -> io::Result<T> {
 ///
 /// When there is no stream socket of this number, or it is not one that was inherited.
 pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    if (0..=2).contains(&number) {
+        let what = "this descriptor belongs to the standard library";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
     // No two threads find the same descriptor without close-on-exec.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);

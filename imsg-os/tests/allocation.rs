@@ -3,14 +3,15 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, ErrorKind, IoSlice, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use imsg_os::{
     Channel, Classic, Descriptor, Dialect, Header, Missing, Modern, ReadOutcome, Reason, RecvError,
     SendError, WriteOutcome,
 };
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 /// Counts what the current thread allocates.
 struct Counting;
@@ -206,5 +207,113 @@ fn a_broken_stream_does_not_allocate() {
     without_allocation(|| {
         assert!(matches!(channel.rx.recv(), Err(RecvError::Protocol(_))));
         assert!(matches!(channel.rx.recv(), Err(RecvError::Protocol(_))));
+    });
+}
+
+#[test]
+fn what_is_left_does_not_allocate() {
+    let (mut one, mut other) = pair(Modern::new());
+    let descriptors: [OwnedFd; 17] = std::array::from_fn(|_| descriptor());
+    without_allocation(|| {
+        other.rx.allow_descriptors();
+        one.tx.set_pid(7);
+        for (n, descriptor) in descriptors.into_iter().enumerate() {
+            let composed = one.tx.compose(Header::new(1), b"", Some(descriptor));
+            match composed {
+                Ok(()) => assert!(n < 16),
+                Err(refused) => {
+                    assert_eq!((n, refused.reason), (16, Reason::DescriptorsFull));
+                    assert!(refused.descriptor.is_some());
+                }
+            }
+        }
+        assert_eq!((one.tx.queue_len(), one.tx.queue_bytes()), (16, 256));
+        one.tx.flush().unwrap();
+        let full = loop {
+            if let Err(error) = other.rx.read() {
+                break error;
+            }
+        };
+        assert!(matches!(full, RecvError::Full));
+        assert!(other.rx.is_ready());
+        while let Some(message) = other.rx.next_message().unwrap() {
+            assert_eq!(message.header.pid, 7);
+        }
+        assert!(other.rx.set_max_len(15).is_err());
+        assert!(other.tx.set_max_len(1 << 30).is_err());
+        assert_eq!((other.rx.max_len(), other.tx.max_len()), (16384, 16384));
+        let Channel { tx, rx } = one;
+        tx.shutdown().unwrap();
+        drop(rx);
+        while other.rx.recv().unwrap().is_some() {}
+        drop(OwnedFd::try_from(other).unwrap());
+    });
+}
+
+#[test]
+fn waiting_does_not_allocate() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let mut channel = Channel::new(ours, Modern::new()).unwrap();
+    let peer = std::thread::spawn(move || {
+        let mut peer = Channel::new(theirs, Modern::new()).unwrap();
+        for _ in 0..200 {
+            peer.rx.recv().unwrap().expect("a message");
+        }
+        peer.tx.compose(Header::new(2), b"", None).unwrap();
+        peer.tx.flush().unwrap();
+    });
+    let payload = vec![0_u8; 16384 - 16];
+    without_allocation(|| {
+        // More than the socket takes, so that this has to wait for the peer.
+        for _ in 0..200 {
+            channel.tx.compose(Header::new(1), &payload[..], None).unwrap();
+            channel.tx.flush().unwrap();
+        }
+        assert_eq!(channel.rx.recv().unwrap().expect("an answer").header.msg_type, 2);
+    });
+    peer.join().unwrap();
+}
+
+#[test]
+fn a_stream_that_ends_inside_a_message_does_not_allocate() {
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let mut channel = Channel::new(theirs, Modern::new()).unwrap();
+    ours.write_all(&[0; 5]).unwrap();
+    drop(ours);
+    without_allocation(|| {
+        let truncated = imsg_os::Error::Truncated { offset: 0, have: 5, need: 16 };
+        for _ in 0..2 {
+            let error = channel.rx.recv().unwrap_err();
+            assert!(matches!(error, RecvError::Protocol(error) if error == truncated));
+        }
+    });
+}
+
+#[test]
+fn a_descriptor_that_no_message_claims_does_not_allocate() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut channel = Channel::new(theirs, Modern::new()).unwrap();
+    let unmarked = [1_u32, 16, 0, 0].map(u32::to_ne_bytes).concat();
+    let rights = [descriptor()];
+    let raw = rights.each_ref().map(AsRawFd::as_raw_fd);
+    sendmsg::<()>(
+        ours.as_raw_fd(),
+        &[IoSlice::new(&unmarked)],
+        &[ControlMessage::ScmRights(&raw)],
+        MsgFlags::empty(),
+        None,
+    )
+    .unwrap();
+    without_allocation(|| {
+        channel.rx.allow_descriptors();
+        assert!(channel.rx.recv().unwrap().is_some());
+        for _ in 0..2 {
+            assert!(matches!(
+                channel.rx.recv(),
+                Err(RecvError::Protocol(imsg_os::Error::Descriptor(_)))
+            ));
+        }
+        assert!(matches!(channel.rx.read(), Err(RecvError::Protocol(_))));
     });
 }

@@ -524,6 +524,13 @@ fn a_descriptor_that_this_process_opened_was_not_inherited() {
 }
 
 #[test]
+fn the_descriptors_of_the_standard_library_are_not_taken() {
+    for number in 0..=2 {
+        assert_eq!(inherited(number).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+}
+
+#[test]
 fn a_number_that_is_not_open_was_not_inherited() {
     assert_eq!(inherited(-1).unwrap_err().raw_os_error(), Some(libc::EBADF));
     assert_eq!(inherited(RawFd::MAX).unwrap_err().raw_os_error(), Some(libc::EBADF));

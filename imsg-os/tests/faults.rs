@@ -19,6 +19,7 @@ use common::{
 };
 use imsg_os::{
     Channel, Descriptor, Header, Missing, Modern, Pairing, ReadOutcome, Receiver, RecvError,
+    Storage,
 };
 use imsg_wire::{Ancillary, Error, Fault, RecvBuf};
 use nix::cmsg_space;
@@ -56,6 +57,7 @@ in_both_dialects_by_both_rules! {
     a_flood_of_unmarked_descriptors_is_stopped
     a_descriptor_without_a_free_slot_is_reported_as_dropped
     each_of_many_descriptors_without_a_free_slot_is_reported_as_dropped
+    several_descriptors_with_a_free_slot_for_one_are_refused
     a_descriptor_in_the_middle_of_a_message_is_reported
     several_descriptors_at_once_are_refused
     the_most_descriptors_that_a_call_takes_are_refused
@@ -78,6 +80,7 @@ in_both_dialects! {
     a_broken_stream_closes_the_descriptors_that_wait
     a_reserve_makes_room_for_a_descriptor
     a_reserve_that_is_used_up_leaves_the_next_descriptor_where_it_is
+    a_reserve_that_is_used_up_leaves_no_byte_of_what_it_saw
     a_reserve_does_not_change_what_is_received
 }
 
@@ -239,6 +242,22 @@ fn each_of_many_descriptors_without_a_free_slot_is_reported_as_dropped<D: ByHand
     });
 }
 
+/// Faults 5 and 7 at once: the kernel installs one and drops the others, so that the one is not to
+/// be taken for all there was.
+fn several_descriptors_with_a_free_slot_for_one_are_refused<D: ByHand>(d: D, rule: Pairing) {
+    leaving_no_descriptor(|| {
+        let (peer, mut channel) = rig(d, rule);
+        send(&peer, &marked(d, 1), [numbered(1), numbered(2)]);
+        let slot = File::open("/dev/null").unwrap();
+        without_a_free_slot(|| {
+            drop(slot);
+            read(&mut channel.rx);
+        });
+
+        assert_eq!(everything(&mut channel.rx), [Got::violation(Fault::Several, 0)]);
+    });
+}
+
 fn without_a_free_slot(body: impl FnOnce()) {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, 64, hard).unwrap();
@@ -267,6 +286,27 @@ fn a_reserve_makes_room_for_a_descriptor<D: ByHand>(d: D) {
         let delivered = Got::Message(1, Descriptor::Here(1));
         assert_eq!(everything(&mut channel.rx), [delivered, Got::End]);
         assert!(!channel.rx.is_at_limit());
+    });
+}
+
+fn a_reserve_that_is_used_up_leaves_no_byte_of_what_it_saw<D: ByHand>(d: D) {
+    leaving_no_descriptor(|| {
+        let (peer, socket) = UnixStream::pair().unwrap();
+        let (mut received, mut queued) = ([0; 256], [0; 16]);
+        let mut channel =
+            Channel::with_storage(socket, d, &mut received[..], &mut queued[..]).unwrap();
+        channel.rx.allow_descriptors();
+        channel.rx.keep_reserve().unwrap();
+        send(&peer, &marked(d, 1), [numbered(1)]);
+        send(&peer, &marked(d, 0x5ec4e7), [numbered(2)]);
+        without_a_free_slot(|| {
+            read(&mut channel.rx);
+            assert!(matches!(channel.rx.read(), Err(RecvError::DescriptorLimit)));
+        });
+        drop(channel);
+
+        let secret = 0x5ec4e7_u32.to_ne_bytes();
+        assert!(!received.windows(secret.len()).any(|bytes| bytes == secret));
     });
 }
 
@@ -695,6 +735,6 @@ fn become_an_ordinary_user() {
 }
 
 #[track_caller]
-fn read<D: ByHand>(rx: &mut Receiver<D>) {
+fn read<D: ByHand, S: Storage>(rx: &mut Receiver<D, S>) {
     assert_eq!(rx.read().expect("read"), ReadOutcome::Data);
 }

@@ -27,28 +27,36 @@
 //!
 //! # The rules
 //!
-//! [`Pairing::Exact`] is right for *begins*. The first byte of the descriptor's `sendmsg` is the
-//! first byte of its marked header, and lies in the range. No other marked header starts in the
-//! range: one before it would have brought a descriptor of its own, with an earlier range or with
-//! this one; one behind it starts a `sendmsg` of its own, which Linux and the BSDs leave for the
-//! next read. So either exactly one marked header lies wholly in the range, or the range ends
-//! inside of it. Two whole marked headers are ambiguous, and none at all leaves the descriptor
-//! unclaimed; both show that the peer broke the rule. It cannot see a descriptor that was
-//! attached to an unmarked message, or to the middle of one, when a marked message that has none
-//! lies in the same range.
+//! [`Pairing::Exact`] is right for *begins*, on Linux and on the BSDs. The descriptor's `sendmsg`
+//! begins with the marked header, and the range contains its first byte: so that header starts in
+//! the range, and lies wholly in it or straddles its end. No other marked header starts there. Each
+//! begins a `sendmsg` of its own and brings a descriptor with its first byte, so a range that
+//! contains two such bytes would have two; and neither kernel returns the descriptors of two
+//! `sendmsg` in one read: Linux ends the read behind the first, a BSD before the second. Two whole
+//! marked headers are therefore ambiguous, and none at all leaves the descriptor unclaimed; both
+//! show that the peer broke the rule. It cannot see that a descriptor was attached to an unmarked
+//! message, or to the middle of one, when a marked message that has none lies in the same range.
 //!
-//! [`Pairing::Ordered`] is right for both. Descriptors and marked headers come in the same order,
-//! and a descriptor never comes after the first byte of its header. So the next marked header owns
-//! the oldest descriptor that has come by its first byte; if there is none, the sender attached
-//! none. It cannot see that a descriptor was sent without a mark: the next marked message gets it,
-//! and one is left over in the end. As descriptors are counted from the first one, they must be
-//! allowed before anything is read: one that the kernel closed before that, and whose header comes
-//! later, shifts all that follow.
+//! [`Pairing::Ordered`] is right for both, on every kernel that keeps the order of a stream. A
+//! `sendmsg` carries at most one descriptor: that of the first marked message which has not sent
+//! its own yet. Its first byte is at or before the first byte of that message: the same for
+//! *begins*, an earlier one for *ends*, also after a short send. So descriptors arrive in the order
+//! of their headers, the k-th no later than the first byte of the k-th header, however reads are cut
+//! or merged; the next marked header owns the oldest descriptor that has come by its first byte, and
+//! if there is none, the sender attached none. An honest *ends* sender can still be refused, with
+//! [`TooManyDescriptors`](crate::Error::TooManyDescriptors): after as many short sends as the queue
+//! holds, all before one of their messages is complete. The rule cannot see that a descriptor was
+//! sent without a mark: the next marked message gets it, and one is left over in the end. As
+//! descriptors are counted from the first one, they must be allowed before anything is read: one
+//! that the kernel closed before that, and whose header comes later, shifts all that follow.
 //!
 //! [`Pairing::Unmarked`] is for peers that never mark, such as the crate `privsep`: their
 //! `sendmsg` is one message, so on Linux, where a read ends behind it, the descriptor belongs to
 //! the last message that starts in its range. It is wrong on systems that merge later data into
 //! the read. It cannot see anything wrong with the sender but a range in which no message starts.
+//!
+//! A mismatch within one range can be invisible to any receiver: one message is marked and has no
+//! descriptor, another has one and is not marked, and both are read at once.
 //!
 //! A header whose length is out of range is none: nothing behind it is looked at, and it ends the
 //! stream.

@@ -30,7 +30,7 @@ use crate::header::{ClassicHeader, Frame, HEADER_LEN, ModernHeader};
 /// header is read and written (what `msgbuf_new_reader` is for in libutil).
 ///
 /// ```
-/// use imsg_wire::{Dialect, Frame, Header, Pairing, RecvBuf, SendBuf};
+/// use imsg_wire::{Ancillary, Dialect, Frame, Header, Pairing, RecvBuf, SendBuf};
 ///
 /// /// Nothing but a length of 64 bits, whose top bit marks a descriptor.
 /// #[derive(Clone, Copy)]
@@ -63,9 +63,17 @@ use crate::header::{ClassicHeader, Frame, HEADER_LEN, ModernHeader};
 ///
 /// let mut queue = SendBuf::<_, _>::new(LengthOnly, [0; 64]);
 /// queue.compose(Header::default(), b"hello", None)?;
-/// assert_eq!(queue.chunk().unwrap().bytes.len(), 8 + 5);
-/// # Ok::<(), imsg_wire::Refused>(())
+/// let bytes = queue.chunk().unwrap().bytes;
+/// assert_eq!(bytes.len(), 8 + 5);
+///
+/// let mut received = RecvBuf::<_, _>::new(LengthOnly, [0; 64]);
+/// received.spare()?[..bytes.len()].copy_from_slice(bytes);
+/// received.commit(bytes.len(), Ancillary::Nothing)?;
+/// assert_eq!(received.next_message()?.unwrap().payload, b"hello");
+/// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
+///
+/// `imsg_os::Channel` takes such a dialect too.
 pub trait Dialect {
     /// The header as it stands on the wire.
     type Raw: FromBytes + IntoBytes + Immutable + KnownLayout + Unaligned;

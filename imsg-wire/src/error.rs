@@ -303,7 +303,7 @@ pub enum WriteError {
         /// The largest length allowed, in bytes.
         max: usize,
     },
-    /// There is no room now. In an empty queue there is.
+    /// There is no room now. It fits once the queue is flushed.
     Full {
         /// The bytes to write.
         len: usize,

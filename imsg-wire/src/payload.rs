@@ -361,10 +361,10 @@ impl fmt::Debug for Reader<'_> {
 /// # Ok::<(), imsg_wire::WriteError>(())
 /// ```
 ///
-/// Two writers of different kinds cannot be exchanged, so a message that is queued always has the
-/// bytes that were written for it:
+/// Two writers of different kinds cannot be exchanged, and in an exchange of two messages in place
+/// all of them moves, so a message that is queued always has the bytes that were written for it:
 ///
-/// ```compile_fail
+/// ```compile_fail,E0308
 /// use imsg_wire::{Header, Modern, SendBuf, Writer};
 ///
 /// let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; 64]);

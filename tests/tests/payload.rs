@@ -1338,3 +1338,32 @@ fn not_written<'a, P>(
     assert_eq!(after, before, "a write that fails leaves the writer as it was");
     error
 }
+
+#[test]
+fn exchanged_messages_in_place_keep_what_was_written_for_them() {
+    let mut one: SendBuf<_, _> = SendBuf::new(Modern::new(), [0; 64]);
+    let mut other: SendBuf<_, _> = SendBuf::new(Modern::new(), [0; 64]);
+    let mut first = one.create(Header::new(1), None).expect("room");
+    first.add(b"first").expect("room");
+    let mut second = other.create(Header::new(2), None).expect("room");
+    second.add(b"the second").expect("room");
+    std::mem::swap(&mut first, &mut second);
+    first.close();
+    second.close();
+    assert_eq!(&one.chunk().expect("a message").bytes[16..], b"first");
+    assert_eq!(&other.chunk().expect("a message").bytes[16..], b"the second");
+}
+
+#[test]
+fn a_queue_moves_its_bytes_when_that_frees_as_many_as_it_moves() {
+    let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; 64]);
+    queue.compose(Header::new(1), &[1_u8; 16], None).expect("room");
+    queue.compose(Header::new(2), &[2_u8; 16], None).expect("room");
+    queue.consume(31).expect("what is queued");
+    let refused =
+        queue.compose(Header::new(3), &[3_u8; 15], None).expect_err("33 bytes would move");
+    assert_eq!(refused.reason, Reason::Full { len: 31, free: 0 });
+    queue.consume(1).expect("what is queued");
+    queue.compose(Header::new(3), &[3_u8; 16], None).expect("32 bytes move, and free 32");
+    assert_eq!(queue.queue_len(), 2);
+}

@@ -9,9 +9,9 @@ use core::hint::black_box;
 
 use imsg_freestanding::{entry, kernel};
 use imsg_wire::{
-    Ancillary, Any, Classic, Descriptor, Detected, Dialect, Endian, Header, Message, Messages,
-    Modern, NoRoom, OwnedMessage, Pairing, Reader, Reason, RecvBuf, Refused, SendBuf, Writer,
-    split,
+    Ancillary, Any, Classic, Descriptor, Detected, Dialect, Endian, Frame, Header, Message,
+    Messages, Modern, NoRoom, OwnedMessage, Pairing, Reader, Reason, RecvBuf, Refused, SendBuf,
+    Wiping, Writer, split,
 };
 use zerocopy::byteorder::big_endian::U32;
 use zerocopy::{BigEndian, FromBytes, Immutable, IntoBytes, KnownLayout, LittleEndian, Unaligned};
@@ -34,6 +34,7 @@ fn main() -> u8 {
             buffers(Modern::<LittleEndian>::default(), rule, bytes, &mut log);
             buffers(Modern::<BigEndian>::default(), rule, bytes, &mut log);
             buffers(any(bytes), rule, bytes, &mut log);
+            buffers(LengthOnly, rule, bytes, &mut log);
         }
         #[cfg(feature = "reachable-panic")]
         let _ = write!(log, "{}", bytes[usize::from(bytes.len() > 7) * 8]);
@@ -67,6 +68,33 @@ fn any(bytes: &[u8]) -> Any {
         Some(2) => Any::Modern(Endian::Little),
         Some(3) => Any::Modern(Endian::Big),
         _ => Any::Modern(Endian::NATIVE),
+    }
+}
+
+/// A framing of the program's own.
+#[derive(Clone, Copy)]
+struct LengthOnly;
+
+impl Dialect for LengthOnly {
+    type Raw = [u8; 2];
+
+    fn decode(&self, raw: &Self::Raw) -> Frame {
+        let word = u16::from_be_bytes(*raw);
+        let len = usize::from(word & 0x7fff);
+        Frame { header: Header::default(), len, marked: word & 0x8000 != 0 }
+    }
+
+    fn encode(&self, frame: &Frame) -> Self::Raw {
+        let mark = if frame.marked { 0x8000 } else { 0 };
+        (frame.len as u16 | mark).to_be_bytes()
+    }
+
+    fn max_len(&self) -> usize {
+        0x7fff
+    }
+
+    fn pairing(&self) -> Pairing {
+        Pairing::Exact
     }
 }
 
@@ -112,10 +140,16 @@ impl Drop for Token {
     }
 }
 
+/// Memory whose length the compiler does not know.
+type Memory<'a> = Wiping<&'a mut [u8]>;
+
 /// Echoes what it receives, with buffers so small that all of their limits are met.
 fn buffers<D: Dialect + Copy>(dialect: D, rule: Pairing, bytes: &[u8], log: &mut Log) {
-    let mut rx: RecvBuf<D, [u8; 128], Token, 2> = RecvBuf::new(dialect, [0; 128]);
-    let mut tx: SendBuf<D, [u8; 160], Token, 2> = SendBuf::new(dialect, [0; 160]);
+    let (mut a, mut b) = ([0; 128], [0; 160]);
+    let a = a.get_mut(..black_box(bytes.len())).unwrap_or_default();
+    let b = b.get_mut(..black_box(bytes.len())).unwrap_or_default();
+    let mut rx: RecvBuf<D, Memory<'_>, Token, 2> = RecvBuf::new(dialect, Wiping::new(a));
+    let mut tx: SendBuf<D, Memory<'_>, Token, 2> = SendBuf::new(dialect, Wiping::new(b));
     rx.set_pairing(rule);
     if let Err(error) = rx.set_max_len(bytes.len()) {
         log.error(error);
@@ -150,10 +184,10 @@ fn buffers<D: Dialect + Copy>(dialect: D, rule: Pairing, bytes: &[u8], log: &mut
     if let Err(error) = rx.next_message() {
         log.error(error);
     }
-    black_box((rx.into_storage(), tx.into_storage()));
+    let _ = write!(log, "{:?} {:?}", rx.into_storage(), tx.into_storage());
 }
 
-fn receive<D: Dialect>(rx: &mut RecvBuf<D, [u8; 128], Token, 2>, chunk: &[u8], log: &mut Log) {
+fn receive<D: Dialect>(rx: &mut RecvBuf<D, Memory<'_>, Token, 2>, chunk: &[u8], log: &mut Log) {
     let spare = match rx.spare() {
         Ok(spare) => spare,
         Err(error @ NoRoom::Failed(_)) => return log.error(error),
@@ -177,7 +211,7 @@ fn receive<D: Dialect>(rx: &mut RecvBuf<D, [u8; 128], Token, 2>, chunk: &[u8], l
 }
 
 fn reply<D: Dialect>(
-    tx: &mut SendBuf<D, [u8; 160], Token, 2>,
+    tx: &mut SendBuf<D, Memory<'_>, Token, 2>,
     mut message: Message<'_, Token>,
     log: &mut Log,
 ) {
@@ -219,6 +253,7 @@ fn reply<D: Dialect>(
     }
     match tx.lend(message.header, message.payload) {
         Ok(lent) => {
+            let _ = write!(log, "{lent:?}");
             let n = lent.bytes().len() / 2;
             if let Err(error) = lent.sent(n) {
                 log.error(error);
@@ -233,11 +268,11 @@ fn reply<D: Dialect>(
     }
 }
 
-fn send<D: Dialect>(tx: &mut SendBuf<D, [u8; 160], Token, 2>, n: usize, log: &mut Log) {
+fn send<D: Dialect>(tx: &mut SendBuf<D, Memory<'_>, Token, 2>, n: usize, log: &mut Log) {
     let n = n.wrapping_mul(5);
     if let Some(chunk) = tx.chunk() {
         let _ = kernel::write(1, chunk.bytes);
-        black_box(chunk.descriptor);
+        let _ = write!(log, "{chunk:?}");
     }
     match tx.consume(n) {
         Ok(token) => drop(token),
