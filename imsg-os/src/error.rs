@@ -5,7 +5,9 @@ use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// Nothing was received.
+/// Why a read brought nothing, or no message can be taken.
+///
+/// As an [`io::Error`], it has the error number that libutil gives, or that comes closest.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RecvError {
@@ -15,7 +17,8 @@ pub enum RecvError {
     /// The stream is broken, now and for good: the peer broke the protocol, or it ended inside a
     /// message.
     Protocol(imsg_wire::Error),
-    /// The buffer is full: take messages before reading on. Nothing was asked of the kernel.
+    /// The buffer is full, of bytes or of descriptors: take messages before reading on. Nothing was
+    /// asked of the kernel.
     Full,
     /// A descriptor is there, but this process cannot have another one (`RLIMIT_NOFILE`), and the
     /// [reserve](crate::Receiver::keep_reserve) is used up. Nothing was read: close some, and read
@@ -51,7 +54,25 @@ impl From<imsg_wire::Error> for RecvError {
     }
 }
 
+impl From<RecvError> for io::Error {
+    fn from(error: RecvError) -> Self {
+        let number = match error {
+            RecvError::Io(error) => return error,
+            RecvError::Full => libc::ENOBUFS,
+            RecvError::DescriptorLimit => libc::EMFILE,
+            RecvError::Protocol(imsg_wire::Error::Length { .. }) => libc::ERANGE,
+            RecvError::Protocol(imsg_wire::Error::Truncated { .. }) => {
+                return io::ErrorKind::UnexpectedEof.into();
+            }
+            RecvError::Protocol(_) => libc::EBADMSG,
+        };
+        Self::from_raw_os_error(number)
+    }
+}
+
 /// A message was not sent.
+///
+/// As an [`io::Error`], it has the error number that libutil gives, or that comes closest.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SendError {
@@ -81,6 +102,17 @@ impl From<io::Error> for SendError {
 impl From<imsg_wire::Reason> for SendError {
     fn from(reason: imsg_wire::Reason) -> Self {
         Self::Refused(reason)
+    }
+}
+
+impl From<SendError> for io::Error {
+    fn from(error: SendError) -> Self {
+        let number = match error {
+            SendError::Io(error) => return error,
+            SendError::Refused(imsg_wire::Reason::TooLong { .. }) => libc::ERANGE,
+            SendError::Refused(_) => libc::ENOBUFS,
+        };
+        Self::from_raw_os_error(number)
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! A [`Channel`] is a stream socket with a queue of messages in each direction. It never allocates
 //! after construction. The protocol is in [`imsg_wire`]; this crate makes the system calls.
+//! With the feature `tokio`, the module of that name has a channel to be awaited.
 //!
 //! ```
 //! use imsg_os::{Channel, Descriptor, Header, Modern};
@@ -23,21 +24,53 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Three programs show it at work: `privsep` is a parent that opens files and a sandboxed worker that
-//! reads them, `tmux` a client of a real server, with an event loop, and `dump` a decoder of captured
-//! streams. They are in `examples/`.
+//! Coming from C? The table of functions is on the page of [`imsg_wire`]. Where it names a method
+//! of `RecvBuf` or `SendBuf`, [`Receiver`] or [`Sender`] has one of the same name, or does it itself.
+//!
+//! Programs in `examples/` show it at work: `privsep` is a parent that opens files and a sandboxed
+//! worker that reads them, `tmux` a client of a real server, `dump` a decoder of captured streams,
+//! and `echo_poll`, `echo_mio` and `echo_tokio` are servers for many clients.
+//!
+//! # Starting a process with a channel
+//!
+//! The worker finds its end as descriptor 3, and takes it up with [`inherited`]. The parent puts it
+//! there with the crate `command-fds`:
+//!
+//! ```no_run
+//! use command_fds::{CommandFdExt, FdMapping};
+//! use imsg_os::{Channel, Modern};
+//! use std::os::unix::net::UnixStream;
+//! use std::process::Command;
+//!
+//! let (ours, theirs) = UnixStream::pair()?;
+//! let mut command = Command::new("worker");
+//! command.fd_mappings(vec![FdMapping { parent_fd: theirs.into(), child_fd: 3 }])?;
+//! let worker = command.spawn()?;
+//! drop(command); // it holds the worker's end: the end of the worker would go unnoticed
+//! let channel = Channel::new(ours, Modern::new())?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Systems
+//!
+//! Tested on Linux. The code for Android, FreeBSD, OpenBSD, NetBSD, DragonFly and macOS is written,
+//! and was not tested. On macOS, a received descriptor is made close-on-exec right after it arrives
+//! and not by the same call, and only Linux tells the pid of a peer and can
+//! [keep a reserve](Receiver::keep_reserve).
 
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
 mod channel;
 mod error;
+mod half;
 mod sys;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 
-pub use channel::{
-    Channel, Message, Messages, ReadOutcome, Receiver, Sender, WriteOutcome, Writer,
-};
+pub use channel::{Channel, Receiver, Sender};
 pub use error::{NotAStream, RecvError, SendError};
+pub use half::{Message, Messages, ReadOutcome, WriteOutcome, Writer};
 pub use imsg_wire;
 #[cfg(feature = "zeroize")]
 pub use imsg_wire::Wiping;

@@ -392,7 +392,8 @@ unsafe fn option<T>(socket: BorrowedFd<'_>, name: c_int) -> io::Result<T> {
 /// ```
 ///
 /// The process that starts the program has to close its own copy of this end of the socket, or it
-/// will not see the end of the stream.
+/// will not see the end of the stream when the program dies; the [crate documentation](crate) shows
+/// how.
 ///
 /// # Errors
 ///

@@ -317,3 +317,34 @@ fn a_descriptor_that_no_message_claims_does_not_allocate() {
         assert!(matches!(channel.rx.read(), Err(RecvError::Protocol(_))));
     });
 }
+
+#[cfg(feature = "tokio")]
+#[test]
+fn a_channel_that_is_awaited_does_not_allocate() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    runtime.block_on(async {
+        let (mut one, mut other) = imsg_os::tokio::Channel::pair(Modern::new()).unwrap();
+        other.rx.allow_descriptors();
+        let descriptors: [_; 100] = std::array::from_fn(|_| descriptor());
+        let before = ALLOCATIONS.get();
+        let sending = async {
+            for descriptor in descriptors {
+                one.tx.reserve(10_000).await.unwrap();
+                one.tx.compose(Header::new(1), &[0_u8; 10_000], Some(descriptor)).unwrap();
+            }
+            one.tx.flush().await.unwrap();
+            drop(one);
+        };
+        let receiving = async {
+            let mut received = 0;
+            while let Some(message) = other.rx.recv().await.unwrap() {
+                assert!(matches!(message.descriptor, Descriptor::Here(_)));
+                received += 1;
+            }
+            received
+        };
+        let ((), received) = tokio::join!(sending, receiving);
+        assert_eq!(ALLOCATIONS.get() - before, 0, "allocations");
+        assert_eq!(received, 100);
+    });
+}

@@ -257,6 +257,18 @@ fn a_peer_that_closed_with_data_unread_is_a_reset_behind_what_it_sent() {
 }
 
 #[test]
+fn a_stream_that_is_known_to_be_broken_is_not_read_on() {
+    let (socket, mut peer) = UnixStream::pair().unwrap();
+    let mut channel = Channel::new(socket, Modern::new()).unwrap();
+    peer.write_all(&[0; 16]).unwrap();
+
+    assert_eq!(channel.rx.read().unwrap(), ReadOutcome::Data);
+
+    // The socket blocks, and nothing more comes.
+    assert!(matches!(channel.rx.read(), Err(RecvError::Protocol(Error::Length { .. }))));
+}
+
+#[test]
 fn a_sequenced_packet_socket_is_refused_and_given_back() {
     let (socket, _peer) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::empty()).unwrap();
@@ -560,4 +572,26 @@ fn a_file_that_was_inherited_is_no_channel_and_stays_open() {
 
     let flags = fcntl(&file, FcntlArg::F_GETFD).unwrap();
     assert_eq!(FdFlag::from_bits_truncate(flags), FdFlag::empty());
+}
+
+#[test]
+fn errors_have_the_numbers_that_c_gives() {
+    let number = |error: io::Error| error.raw_os_error();
+    let (socket, mut peer) = UnixStream::pair().unwrap();
+    let mut channel = Channel::new(socket, Modern::new()).unwrap();
+
+    let long = vec![0_u8; 16384];
+    let refused = channel.tx.send_borrowed(Header::new(1), &long[..], peer.as_fd()).unwrap_err();
+    assert_eq!(number(refused.into()), Some(libc::ERANGE));
+
+    peer.write_all(&[0; 16]).unwrap();
+    assert_eq!(number(channel.rx.recv().unwrap_err().into()), Some(libc::ERANGE));
+
+    assert_eq!(number(RecvError::Full.into()), Some(libc::ENOBUFS));
+    assert_eq!(number(RecvError::DescriptorLimit.into()), Some(libc::EMFILE));
+    let unclaimed = imsg_wire::Violation { fault: imsg_wire::Fault::Unclaimed, offset: 0 };
+    let violation = RecvError::Protocol(Error::Descriptor(unclaimed));
+    assert_eq!(number(violation.into()), Some(libc::EBADMSG));
+    let truncated = RecvError::Protocol(Error::Truncated { offset: 0, have: 1, need: 16 });
+    assert_eq!(io::Error::from(truncated).kind(), io::ErrorKind::UnexpectedEof);
 }

@@ -105,6 +105,13 @@ pub enum Descriptor<F> {
     Missing(Missing),
 }
 
+impl<F> From<Option<F>> for Descriptor<F> {
+    /// Puts a descriptor back that was taken out.
+    fn from(descriptor: Option<F>) -> Self {
+        descriptor.map_or(Self::None, Self::Here)
+    }
+}
+
 impl<F> Descriptor<F> {
     /// Takes the descriptor out, if it is here, and leaves [`Descriptor::None`].
     pub fn take(&mut self) -> Option<F> {
@@ -121,7 +128,8 @@ impl<F> Descriptor<F> {
 /// Why a marked message has no descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Missing {
-    /// Passing was not allowed yet when the message arrived, so the descriptor was not asked for.
+    /// Passing was not allowed yet when the message arrived, so the descriptor was not asked for;
+    /// see [`RecvBuf::allow_descriptors`](crate::RecvBuf::allow_descriptors).
     NotAllowed,
     /// The kernel dropped it (`MSG_CTRUNC`): this process has no free descriptor
     /// (`RLIMIT_NOFILE`), or a security module forbids passing this one.

@@ -25,6 +25,8 @@ pub const DEFAULT_MAX_LEN: usize = 16384;
 /// assert_eq!(reply.id, 42);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Header {
     /// What the message is; the program's own numbering (`imsg_get_type`).
     pub msg_type: u32,
@@ -47,6 +49,8 @@ impl Header {
 
 /// All that a header says, in whichever dialect it was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Frame {
     /// The program's fields.
     pub header: Header,

@@ -106,8 +106,8 @@ pub(crate) fn peek<D: Dialect>(
 
 /// Iterates over the messages of a byte slice that holds a whole stream, or the beginning of one.
 ///
-/// Ends at the first message that is not complete; [`rest`](Messages::rest) is what was left. An
-/// error is the last item.
+/// Each item is what the header says, and the payload. The last one is an error, or the last
+/// complete message: [`rest`](Messages::rest) is what was left, and empty if the stream is whole.
 ///
 /// ```
 /// use imsg_wire::{Classic, DEFAULT_MAX_LEN, Header, Messages, SendBuf};

@@ -135,22 +135,24 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
     /// # Errors
     ///
     /// [`NoRoom::Full`] when messages must be taken first, [`NoRoom::Finished`] after
-    /// [`finish`](RecvBuf::finish), and [`NoRoom::Failed`] when the stream is broken.
+    /// [`finish`](RecvBuf::finish), and [`NoRoom::Failed`] when the stream is broken and no message
+    /// is left before that.
     pub fn spare(&mut self) -> Result<&mut [u8], NoRoom> {
         let state = &mut self.state;
         state.offered = 0;
         state.release(&mut self.storage);
-        if let Some(error) = state.failed {
-            return Err(NoRoom::Failed(error));
-        }
-        if state.finished {
+        if state.finished && state.failed.is_none() {
             return Err(NoRoom::Finished);
         }
-        let ready = state.is_ready(self.storage.bytes());
+        let ready = match state.next(self.storage.bytes()) {
+            Next::Failure(error) => return Err(NoRoom::Failed(state.fail(error))),
+            Next::Message => true,
+            Next::Nothing => false,
+        };
         if !ready {
             state.move_to_front(&mut self.storage);
-            // What was dropped for messages that are gone takes no room any more. A violation would
-            // have made the buffer ready.
+            // What was dropped for messages that are gone takes no room any more; a violation was
+            // found above.
             let _ = state.descriptors.advance(state.offset);
         }
         let bytes = self.storage.bytes_mut();
@@ -211,7 +213,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
 
     /// Whether [`next_message`](RecvBuf::next_message) has a message or an error to return.
     pub fn is_ready(&self) -> bool {
-        self.state.is_ready(self.storage.bytes())
+        !matches!(self.state.next(self.storage.bytes()), Next::Nothing)
     }
 
     /// Takes the next message (`imsgbuf_get`); `None` when none is complete.
@@ -246,6 +248,13 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
     }
 }
 
+/// What a buffer has to give.
+enum Next {
+    Nothing,
+    Message,
+    Failure(Error),
+}
+
 impl<D: Dialect, F, const N: usize> State<D, F, N> {
     fn unread(&self) -> usize {
         self.end.saturating_sub(self.start)
@@ -274,18 +283,28 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
         storage.release(self.end.max(start)..end);
     }
 
-    fn is_ready(&self, bytes: &[u8]) -> bool {
-        if self.failed.is_some() {
-            return true;
+    /// What [`take`](Self::take) would return.
+    fn next(&self, bytes: &[u8]) -> Next {
+        if let Some(error) = self.failed {
+            return Next::Failure(error);
         }
         let Some(unread) = bytes.get(self.start..self.end) else {
-            return true;
+            return Next::Failure(self.storage_shrank(bytes));
         };
-        match split(&self.dialect, unread, self.max_len) {
-            Ok(Some(_)) | Err(_) => true,
-            Ok(None) if self.descriptors.violation(self.offset).is_some() => true,
-            Ok(None) => self.finished && self.end_of_stream(unread).is_some(),
+        if let Some(violation) = self.descriptors.violation(self.offset) {
+            return Next::Failure(Error::Descriptor(violation));
         }
+        match split(&self.dialect, unread, self.max_len) {
+            Ok(Some(_)) => Next::Message,
+            Err(error) => Next::Failure(Error::Length { offset: self.offset, error }),
+            Ok(None) if !self.finished => Next::Nothing,
+            Ok(None) => self.end_of_stream(unread).map_or(Next::Nothing, Next::Failure),
+        }
+    }
+
+    #[cold]
+    fn storage_shrank(&self, bytes: &[u8]) -> Error {
+        Error::StorageTooSmall { storage: bytes.len(), need: self.end }
     }
 
     #[inline]
@@ -302,7 +321,7 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
     #[inline]
     fn try_take<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Message<'a, F>>, Error> {
         let Some(unread) = bytes.get(self.start..self.end) else {
-            return Err(Error::StorageTooSmall { storage: bytes.len(), need: self.end });
+            return Err(self.storage_shrank(bytes));
         };
         self.descriptors.advance(self.offset).map_err(Error::Descriptor)?;
         let parsed = split(&self.dialect, unread, self.max_len)

@@ -127,7 +127,8 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
     }
 
     /// Queues a message (`imsg_compose`, `imsg_compose_ibuf`). The payload is bytes, or any value
-    /// that `zerocopy` can see as bytes. (A literal such as `&[0; 4]` is four `i32`, so 16 bytes.)
+    /// that `zerocopy` can see as bytes. (Of a `Vec`, give `&vec[..]`; `b""` is empty; a
+    /// literal such as `&[0; 4]` is four `i32`, so 16 bytes.)
     ///
     /// # Errors
     ///
@@ -257,6 +258,33 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
         Ok(Lent { queue: self, len })
     }
 
+    /// Whether a message can be queued now, with a payload of this many bytes and with a descriptor
+    /// or without.
+    ///
+    /// When it can, so can every shorter one, in any way: composed, forwarded or written in place.
+    ///
+    /// ```
+    /// use imsg_wire::{Header, Modern, Reason, SendBuf};
+    ///
+    /// let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; 64]);
+    /// queue.compose(Header::new(1), &[0_u8; 32], None)?;
+    /// assert_eq!(queue.has_room(0, false), Ok(()));
+    /// assert_eq!(queue.has_room(1, false), Err(Reason::Full { len: 17, free: 16 }));
+    /// assert_eq!(queue.has_room(49, false), Err(Reason::TooLong { len: 65, max: 64 }));
+    /// # Ok::<(), imsg_wire::Refused>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Why not; [`Reason::TooLong`] before the others, as only that never ends.
+    pub fn has_room(&self, payload_len: usize, descriptor: bool) -> Result<(), Reason> {
+        let len = header_len::<D>().saturating_add(payload_len);
+        self.state.check_len(len)?;
+        self.state.admit(descriptor)?;
+        let free = self.state.free(self.storage.bytes().len(), len);
+        if free < len { Err(Reason::Full { len, free }) } else { Ok(()) }
+    }
+
     /// What to send next; `None` when the queue is empty.
     ///
     /// It begins with the message that owns its descriptor, and ends where the next descriptor's
@@ -343,9 +371,7 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
         parts: &[&[u8]],
     ) -> Result<(), Reason> {
         let len = frame.len;
-        if len > self.max_len {
-            return Err(Reason::TooLong { len, max: self.max_len });
-        }
+        self.check_len(len)?;
         let space = self.space(storage, len);
         let full = Reason::Full { len, free: space.len() };
         let Some(space) = space.get_mut(..len) else {
@@ -368,6 +394,13 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
         written.map_err(|_| full)
     }
 
+    /// Whether a message of `len` bytes can fit at all.
+    #[inline]
+    fn check_len(&self, len: usize) -> Result<(), Reason> {
+        let max = self.max_len;
+        if len > max { Err(Reason::TooLong { len, max }) } else { Ok(()) }
+    }
+
     /// Whether another descriptor, if the message has one, can be queued.
     #[inline]
     fn admit(&self, marked: bool) -> Result<(), Reason> {
@@ -387,13 +420,28 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
         storage.bytes_mut().get_mut(self.end..).unwrap_or_default()
     }
 
-    /// Moves what is queued to the front, when that frees at least as many bytes as it moves.
+    /// How many bytes [`space`](State::space) would give in a storage of `storage` bytes.
+    fn free(&self, storage: usize, wanted: usize) -> usize {
+        let behind = storage.saturating_sub(self.end);
+        if behind < wanted && self.is_movable(storage) {
+            storage.saturating_sub(self.queued())
+        } else {
+            behind
+        }
+    }
+
+    /// Whether moving what is queued to the front frees at least as many bytes as it moves.
+    fn is_movable(&self, storage: usize) -> bool {
+        self.start >= self.queued() && self.end <= storage
+    }
+
+    /// Moves what is queued to the front, if it may be moved.
     fn move_to_front(&mut self, storage: &mut impl Storage) {
         let bytes = storage.bytes_mut();
-        let (queued, end) = (self.queued(), self.end);
-        if self.start < queued || end > bytes.len() {
+        if !self.is_movable(bytes.len()) {
             return;
         }
+        let (queued, end) = (self.queued(), self.end);
         if queued > 0 {
             bytes.copy_within(self.start..end, 0);
         }

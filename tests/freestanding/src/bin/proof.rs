@@ -177,6 +177,9 @@ fn buffers<D: Dialect + Copy>(dialect: D, rule: Pairing, bytes: &[u8], log: &mut
         send(&mut tx, chunk.len(), log);
         black_box((rx.is_ready(), rx.offset(), rx.descriptors_allowed()));
         black_box((tx.is_empty(), tx.queue_len(), tx.queue_bytes()));
+        if let Err(error) = tx.has_room(chunk.len(), chunk.len() > 1) {
+            log.error(error);
+        }
     }
     rx.finish();
     let _ = write!(log, "{rx:?} {tx:?}");

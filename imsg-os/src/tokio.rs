@@ -1,0 +1,313 @@
+//! Channels to be awaited, over [`tokio::net::UnixStream`] (feature `tokio`).
+//!
+//! A [`Channel`] here is the [blocking one](crate::Channel), but for the waiting. Its halves are
+//! owned, and can be moved into two tasks.
+//!
+//! Every future is cancel safe: what it does, it does in steps that are not interrupted, between
+//! which all bytes and descriptors are in the buffers of the half. Dropping it loses nothing, and
+//! the next call goes on where it was.
+//!
+//! This is why nothing sends a descriptor and waits at once: a future that owns a descriptor would
+//! close it when it is dropped. Sending is three steps instead. [`Sender::reserve`] waits for room,
+//! [`Sender::compose`] queues a message at once, and [`Sender::flush`] waits for it to be sent.
+//!
+//! ```
+//! use imsg_os::tokio::Channel;
+//! use imsg_os::{Descriptor, Header, Modern};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (mut client, mut server) = Channel::pair(Modern::new())?;
+//! server.rx.allow_descriptors();
+//!
+//! let server = tokio::spawn(async move {
+//!     while let Some(mut request) = server.rx.recv().await? {
+//!         let descriptor = request.descriptor.take();
+//!         server.tx.reserve(request.payload.len()).await?;
+//!         server.tx.forward(&request, descriptor)?;
+//!         server.tx.flush().await?;
+//!     }
+//!     Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+//! });
+//!
+//! client.rx.allow_descriptors();
+//! let file = std::fs::File::open("Cargo.toml")?;
+//! client.tx.reserve(5).await?;
+//! client.tx.compose(Header::new(1), b"hello", Some(file.into()))?;
+//! client.tx.flush().await?;
+//!
+//! let reply = client.rx.recv().await?.expect("the server is there");
+//! assert_eq!(reply.payload, b"hello");
+//! assert!(matches!(reply.descriptor, Descriptor::Here(_)));
+//!
+//! drop(client);
+//! server.await?.expect("the server saw the end of the stream");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! In one task, `tokio::select!` over `rx.recv()` and, while something is
+//! [queued](Sender::queue_len), `tx.flush()` does both.
+//!
+//! As the blocking channel, this one allocates nothing once it is made; what the runtime does to
+//! wait is its own. A descriptor is closed where it is dropped, which can block the thread of the
+//! runtime for as long as its file system likes (FUSE, NFS).
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::Arc;
+
+use ::tokio::io::Interest;
+use ::tokio::net::UnixStream;
+use imsg_wire::{
+    BadLength, Dialect, Header, Modern, Pairing, Reason, RecvBuf, Refused, SendBuf, Storage,
+};
+use zerocopy::{Immutable, IntoBytes};
+
+use crate::error::{RecvError, SendError};
+use crate::half::{
+    self, BUFFER, Incoming, Message, Messages, Outgoing, ReadOutcome, Reserve, WriteOutcome,
+    Writer, channel_traits, half_traits, receiver_methods, sender_methods,
+};
+use crate::sys::{self, Credentials};
+
+/// A stream socket that carries messages both ways (`struct imsgbuf`), to be awaited.
+///
+/// The halves are separate fields, so that a reply can be composed while the message that it
+/// answers is still borrowed. They can also be moved apart, into two tasks; the socket is closed
+/// when both are gone.
+#[derive(Debug)]
+pub struct Channel<D: Dialect = Modern, S: Storage = Box<[u8]>> {
+    /// The receiving half.
+    pub rx: Receiver<D, S>,
+    /// The sending half.
+    pub tx: Sender<D, S>,
+}
+
+impl<D: Dialect + Clone> Channel<D> {
+    /// A channel over a connected stream (`imsgbuf_init`), with a buffer of 64 KiB for each
+    /// direction.
+    ///
+    /// # Errors
+    ///
+    /// As [`with_storage`](Channel::with_storage).
+    pub fn new(stream: UnixStream, dialect: D) -> io::Result<Self> {
+        let buffer = || vec![0; BUFFER].into_boxed_slice();
+        Self::with_storage(stream, dialect, buffer(), buffer())
+    }
+
+    /// A channel over a connected Unix stream socket of another kind: one of the standard library,
+    /// or one that was [inherited](crate::inherited). It is made non-blocking, in every process
+    /// that has this end of it.
+    ///
+    /// ```
+    /// use imsg_os::Modern;
+    /// use imsg_os::tokio::Channel;
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let (socket, peer) = UnixStream::pair()?;
+    /// let mut channel = Channel::from_std(socket, Modern::new())?;
+    /// drop(peer);
+    /// assert!(channel.rx.recv().await.unwrap().is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`with_storage`](Channel::with_storage), and what the runtime says.
+    ///
+    /// # Panics
+    ///
+    /// As [`UnixStream::from_std`]: outside of a runtime, or in one whose I/O is not enabled.
+    pub fn from_std(socket: impl Into<OwnedFd>, dialect: D) -> io::Result<Self> {
+        let socket = socket.into();
+        // Before it is made non-blocking, as it may be something else.
+        sys::require_stream(socket.as_fd())?;
+        let socket = StdUnixStream::from(socket);
+        socket.set_nonblocking(true)?;
+        Self::new(UnixStream::from_std(socket)?, dialect)
+    }
+
+    /// Two channels that are connected to each other.
+    ///
+    /// # Errors
+    ///
+    /// What `socketpair` and the runtime say.
+    ///
+    /// # Panics
+    ///
+    /// As [`UnixStream::pair`]: outside of a runtime, or in one whose I/O is not enabled.
+    pub fn pair(dialect: D) -> io::Result<(Self, Self)> {
+        let (one, other) = UnixStream::pair()?;
+        Ok((Self::new(one, dialect.clone())?, Self::new(other, dialect)?))
+    }
+}
+
+impl<D: Dialect + Clone, S: Storage> Channel<D, S> {
+    /// A channel over a connected stream, with the given memory for what is received and for what
+    /// is to be sent.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) when it is not a Unix stream socket, as a
+    /// stream that was made of a descriptor can be.
+    pub fn with_storage(
+        stream: UnixStream,
+        dialect: D,
+        received: S,
+        queued: S,
+    ) -> io::Result<Self> {
+        sys::require_stream(stream.as_fd())?;
+        let socket = Arc::new(stream);
+        let buf = RecvBuf::new(dialect.clone(), received);
+        let rx = Receiver { socket: Arc::clone(&socket), buf, reserve: None };
+        let mut tx = Sender { socket, buf: SendBuf::new(dialect, queued) };
+        tx.buf.set_pid(std::process::id());
+        Ok(Self { rx, tx })
+    }
+}
+
+channel_traits!();
+
+/// The receiving half of a [`Channel`].
+pub struct Receiver<D: Dialect = Modern, S: Storage = Box<[u8]>> {
+    socket: Arc<UnixStream>,
+    buf: Incoming<D, S>,
+    reserve: Option<Reserve>,
+}
+
+impl<D: Dialect, S: Storage> Receiver<D, S> {
+    /// Takes the next message, and waits for one when there is none (`imsgbuf_read`, `poll` and
+    /// `imsgbuf_get`). `None` is the end of the stream.
+    ///
+    /// Cancel safe: dropped before it is ready, it has taken no message; what was read of one is
+    /// kept.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`]; the end of the stream inside a message is one.
+    pub async fn recv(&mut self) -> Result<Option<Message<'_>>, RecvError> {
+        while !self.buf.is_ready() {
+            if self.read().await? == ReadOutcome::Closed {
+                break;
+            }
+        }
+        Ok(self.buf.next_message()?)
+    }
+
+    /// Waits until there is something to read, and reads once (`imsgbuf_read`, and `ibuf_read` when
+    /// descriptors are not allowed). Never [`ReadOutcome::WouldBlock`].
+    ///
+    /// Cancel safe: dropped before it is ready, it has read nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Full`] when messages must be taken first, without waiting, and what the system
+    /// or the protocol say. The messages that arrived before an error can still be taken.
+    pub async fn read(&mut self) -> Result<ReadOutcome, RecvError> {
+        // Otherwise there is nothing to wait for.
+        if half::spare(&mut self.buf)?.is_none() {
+            return Ok(ReadOutcome::Closed);
+        }
+        let Self { socket, buf, reserve } = self;
+        let read = || match half::read(socket.as_fd(), buf, reserve) {
+            Ok(ReadOutcome::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+            outcome => Ok(outcome),
+        };
+        socket.async_io(Interest::READABLE, read).await?
+    }
+
+    receiver_methods!();
+}
+
+/// The sending half of a [`Channel`].
+///
+/// What is queued is only sent by [`reserve`](Sender::reserve) and [`flush`](Sender::flush), and
+/// lost when this is dropped.
+pub struct Sender<D: Dialect = Modern, S: Storage = Box<[u8]>> {
+    socket: Arc<UnixStream>,
+    buf: Outgoing<D, S>,
+}
+
+impl<D: Dialect, S: Storage> Sender<D, S> {
+    /// Waits, and sends, until there is room for a message with a payload of `len` bytes and with
+    /// a descriptor: the next one that is composed, forwarded or created is not refused unless its
+    /// payload is longer than that.
+    ///
+    /// Sends nothing when there is room. With a peer that does not read, this is where the program
+    /// waits; so does one that waits itself for this side to read.
+    ///
+    /// Cancel safe: what it did not send stays queued.
+    ///
+    /// ```
+    /// # use imsg_os::tokio::Channel;
+    /// # use imsg_os::{Header, Modern, Reason, SendError};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut channel, _peer) = Channel::pair(Modern::new())?;
+    /// channel.tx.reserve(100).await?;
+    /// channel.tx.compose(Header::new(1), &[0_u8; 100], None)?; // not refused
+    ///
+    /// let error = channel.tx.reserve(1 << 20).await.unwrap_err();
+    /// assert!(matches!(error, SendError::Refused(Reason::TooLong { .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Refused`] with [`Reason::TooLong`], at once, when such a message never fits,
+    /// and what the system says, as for [`flush`](Sender::flush).
+    pub async fn reserve(&mut self, len: usize) -> Result<(), SendError> {
+        let settled = |buf: &Outgoing<D, S>| {
+            matches!(buf.has_room(len, true), Ok(()) | Err(Reason::TooLong { .. }))
+        };
+        self.send_until(settled).await?;
+        Ok(self.buf.has_room(len, true)?)
+    }
+
+    /// Sends all that is queued, and waits as long as that takes (`imsgbuf_flush`).
+    ///
+    /// Cancel safe: what it did not send stays queued.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: `EPIPE` or `ECONNRESET` when the peer is gone, without a signal;
+    /// `ETOOMANYREFS` (Linux), `EMSGSIZE` or `ENOBUFS` (BSD) when too many descriptors are on their
+    /// way. What was not sent stays queued, and can be tried again once the peer has read; trying
+    /// at once spins, as the socket is writable.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        self.send_until(Outgoing::is_empty).await
+    }
+
+    /// Sends until it is `enough`, or all.
+    async fn send_until(&mut self, enough: impl Fn(&Outgoing<D, S>) -> bool) -> io::Result<()> {
+        let Self { socket, buf } = self;
+        if enough(buf) {
+            return Ok(());
+        }
+        let write = || match half::write(socket.as_fd(), buf)? {
+            WriteOutcome::WouldBlock if !enough(buf) => Err(io::ErrorKind::WouldBlock.into()),
+            _ => Ok(()),
+        };
+        socket.async_io(Interest::WRITABLE, write).await
+    }
+
+    sender_methods!();
+
+    /// Ends the stream: the peer will read its end, and can still send. What is queued is not sent.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn shutdown(self) -> io::Result<()> {
+        sys::shutdown_write(self.as_fd())
+    }
+}
+
+half_traits!(Receiver, Sender);

@@ -1,0 +1,634 @@
+//! The examples `echo_poll`, `echo_mio` and `echo_tokio`, run as programs, in both dialects: what they
+//! do is the same.
+
+#![cfg(target_os = "linux")]
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Barrier, LazyLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use imsg_os::{
+    Any, Channel, DEFAULT_MAX_LEN, Descriptor, Endian, HEADER_LEN, Header, ReadOutcome, RecvError,
+    Sender, WriteOutcome,
+};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{Shutdown, shutdown};
+use tempfile::TempDir;
+
+/// How long anything may take until it is said to hang.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The longest payload.
+const MOST: usize = DEFAULT_MAX_LEN - HEADER_LEN;
+
+/// How much memory a server may come to need, in KiB, whatever its clients do: less than what they
+/// would have it keep.
+const MEMORY: usize = 8 * 1024;
+
+#[test]
+fn two_hundred_clients_at_once_get_back_all_that_they_send() {
+    const THREADS: usize = 8;
+    const EACH: usize = 25;
+    const MESSAGES: usize = 240;
+    for setting in Setting::all() {
+        let server = setting.start();
+        let baseline = server.descriptors();
+        let connected = Barrier::new(THREADS);
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (server, connected) = (&server, &connected);
+                scope.spawn(move || {
+                    let mut rng = Rng(thread as u64);
+                    let mut clients: Vec<_> = (0..EACH).map(|_| server.connect()).collect();
+                    connected.wait();
+                    while clients.iter().any(|client| client.sent < MESSAGES) {
+                        for client in &mut clients {
+                            for _ in 0..(1 + rng.below(6)).min(MESSAGES - client.sent) {
+                                let len = rng.length();
+                                let descriptor = client.sent % 10 == 9;
+                                client.send(rng.payload(len), descriptor);
+                            }
+                            let _ = client.channel.tx.write().unwrap();
+                        }
+                        clients.iter_mut().for_each(Client::receive_all);
+                    }
+                    // A client that is answered is there; so all are.
+                    if connected.wait().is_leader() {
+                        assert!(server.descriptors() >= baseline + THREADS * EACH, "{setting:?}");
+                    }
+                    connected.wait();
+                });
+            }
+        });
+        server.until_descriptors(baseline);
+        assert!(server.finish().is_empty(), "{setting:?}");
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_is_not_read_from_and_gets_all_in_the_end() {
+    for setting in Setting::all() {
+        // What is too much for the buffers is in one case bytes, in the other descriptors.
+        for (len, descriptors) in [(MOST, false), (0, true)] {
+            let server = setting.start();
+            let baseline = server.descriptors();
+            let mut others: Vec<_> = (0..10).map(|_| server.connect()).collect();
+            others.iter_mut().for_each(Client::exchange);
+            let memory = server.memory();
+
+            let mut lazy = server.connect();
+            let mut rng = Rng(1);
+            let mut rounds_in_vain = 0;
+            while rounds_in_vain < 3 {
+                let before = lazy.sent;
+                lazy.send_until_it_blocks(|| rng.payload(len), descriptors);
+                rounds_in_vain = if lazy.sent == before { rounds_in_vain + 1 } else { 0 };
+                let bytes = lazy.sent * (HEADER_LEN + len);
+                assert!(bytes < 2 << 20 && lazy.sent < 4000, "{setting:?}: the server reads on");
+                others.iter_mut().for_each(Client::exchange);
+            }
+            let grown = server.memory().saturating_sub(memory);
+            assert!(grown < MEMORY, "{setting:?}: {grown} KiB");
+            // 8 were received and 16 are queued, at most.
+            let held = server.descriptors() - baseline - others.len() - 1;
+            assert!(held <= 24, "{setting:?}: {held}");
+
+            lazy.receive_all();
+            lazy.exchange();
+            drop((lazy, others));
+            server.until_descriptors(baseline);
+            assert!(server.finish().is_empty(), "{setting:?}");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_breaks_the_protocol_or_hangs_up_ends_its_own_connection_only() {
+    for setting in Setting::all() {
+        let server = setting.start();
+        let baseline = server.descriptors();
+        let mut good = server.connect();
+        let hundred = 100_u32.to_ne_bytes();
+        let hundred = match setting.dialect {
+            "classic" => [&[0; 4], &100_u16.to_ne_bytes()[..], &[0; 10]].concat(),
+            _ => [&[0; 4], &hundred[..], &[0; 8]].concat(),
+        };
+        let cases = [
+            ("a length of 0", vec![0; HEADER_LEN], false),
+            ("too great a length", vec![0xff; HEADER_LEN], false),
+            ("a part of a header", vec![0; HEADER_LEN - 1], true),
+            ("a part of a message", hundred, true),
+        ];
+        for (number, (case, bytes, hang_up)) in cases.into_iter().enumerate() {
+            let mut bad = server.connect();
+            bad.exchange();
+            let mut bad = UnixStream::from(OwnedFd::try_from(bad.channel).unwrap());
+            bad.write_all(&bytes).unwrap();
+            if hang_up {
+                drop(bad);
+            } else {
+                let flags = wait_for(&bad, PollFlags::POLLIN);
+                assert!(flags.contains(PollFlags::POLLHUP), "{setting:?}: {case}");
+                assert_eq!(bad.read(&mut [0; 1]).unwrap_or(0), 0, "{setting:?}: {case}");
+            }
+            server.until_complaints(number + 1);
+            good.exchange();
+        }
+
+        let mut lazy = server.connect();
+        lazy.send_until_it_blocks(|| &POOL[..MOST], false);
+        good.exchange();
+        drop(lazy);
+        server.until_complaints(5);
+        good.exchange();
+        drop(good);
+        server.until_descriptors(baseline);
+        let complaints = server.finish();
+        assert_eq!(complaints.len(), 5, "{setting:?}: {complaints:?}");
+    }
+}
+
+#[test]
+fn two_hundred_clients_that_vanish_leave_nothing_behind() {
+    for setting in Setting::all() {
+        let server = setting.start();
+        let baseline = server.descriptors();
+        let mut rng = Rng(2);
+        let mut clients: Vec<_> = (0..200).map(|_| server.connect()).collect();
+        for round in 0..3 {
+            for client in &mut clients {
+                let len = rng.length();
+                client.send(rng.payload(len), round != 1);
+                let _ = client.channel.tx.write().unwrap();
+            }
+        }
+        for client in clients {
+            if rng.below(2) == 0 {
+                let mut socket = UnixStream::from(OwnedFd::try_from(client.channel).unwrap());
+                socket.write_all(&[0; 5]).unwrap();
+            }
+        }
+        server.until_descriptors(baseline);
+        server.connect().exchange();
+        let complaints = server.finish();
+        let clients: BTreeSet<_> =
+            complaints.iter().map(|line| line.split(": ").nth(1).unwrap()).collect();
+        assert_eq!(clients.len(), complaints.len(), "{setting:?}: more than a line for one");
+    }
+}
+
+#[test]
+fn a_client_that_ends_its_sending_half_gets_all_answers_before_the_end() {
+    for setting in Setting::all() {
+        let server = setting.start();
+        let baseline = server.descriptors();
+        let mut client = server.connect();
+        for n in 0..20 {
+            client.send(&POOL[n..n + MOST], n % 5 == 0);
+            while client.channel.tx.write().unwrap() == WriteOutcome::WouldBlock {
+                wait_for(&client.channel, PollFlags::POLLOUT);
+            }
+        }
+        shutdown(client.channel.as_raw_fd(), Shutdown::Write).unwrap();
+        client.receive_all();
+        wait_for(&client.channel, PollFlags::POLLIN);
+        assert_eq!(client.channel.rx.read().unwrap(), ReadOutcome::Closed, "{setting:?}");
+        assert!(client.channel.rx.next_message().unwrap().is_none(), "{setting:?}");
+        server.until_descriptors(baseline);
+        assert!(server.finish().is_empty(), "{setting:?}");
+    }
+}
+
+#[test]
+fn a_client_that_never_pauses_leaves_the_others_their_turns() {
+    for setting in Setting::all() {
+        let server = setting.start();
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut busy = server.connect();
+                while !stop.load(Ordering::Relaxed) {
+                    while has_room(&busy.channel.tx) {
+                        busy.send(&POOL[..1000], false);
+                    }
+                    busy.transfer();
+                }
+                busy.receive_all();
+            });
+            let mut others: Vec<_> = (0..5).map(|_| server.connect()).collect();
+            for _ in 0..40 {
+                others.iter_mut().for_each(Client::exchange);
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert!(server.finish().is_empty(), "{setting:?}");
+    }
+}
+
+#[test]
+fn a_server_that_has_nothing_to_do_sleeps() {
+    for setting in Setting::all() {
+        let idle = setting.start();
+        let mut clients: Vec<_> = (0..20).map(|_| idle.connect()).collect();
+        clients.iter_mut().for_each(Client::exchange);
+        // What it could do with these, it cannot do for now.
+        let mut lazy = idle.connect();
+        lazy.send_until_it_blocks(|| &POOL[..MOST], false);
+        let mut ended = idle.connect();
+        ended.send_until_it_blocks(|| &POOL[..MOST], false);
+        shutdown(ended.channel.as_raw_fd(), Shutdown::Write).unwrap();
+        clients.iter_mut().for_each(Client::exchange);
+
+        let busy = setting.start();
+        let mut client = busy.connect();
+        let before = (idle.ticks(), busy.ticks());
+        // It has the processor as often as one that spins would have it.
+        while busy.ticks() < before.1 + 20 {
+            client.exchange();
+        }
+        let ticks = idle.ticks() - before.0;
+        assert!(ticks <= 4, "{setting:?}: {ticks}");
+        lazy.receive_all();
+    }
+}
+
+#[test]
+fn a_server_with_no_place_for_more_descriptors_serves_those_that_it_has() {
+    for setting in Setting::all() {
+        let server = setting.start_with_descriptors(40);
+        let baseline = server.descriptors();
+        let mut clients: Vec<_> = (0..60).map(|_| server.connect()).collect();
+        server.until_complaints(1);
+        assert!(server.complaints()[0].contains("cannot take another client"), "{setting:?}");
+        for client in &mut clients[..20] {
+            client.send(b"with nothing", false);
+            client.send_in_vain(b"the server cannot receive what comes with this");
+            client.receive_all();
+        }
+        // Those that leave make room for those that wait.
+        drop(clients.drain(..30));
+        for client in &mut clients {
+            client.send(b"with nothing", false);
+            client.receive_all();
+        }
+        server.until_descriptors(baseline + clients.len());
+        clients.iter_mut().for_each(Client::exchange);
+        let complaints = server.finish();
+        assert!(complaints.len() <= 3, "{setting:?}: {complaints:?}");
+    }
+}
+
+#[test]
+fn the_program_ends_with_its_standard_input_and_takes_the_socket_away() {
+    for setting in Setting::all() {
+        let server = setting.start();
+        let mut client = server.connect();
+        client.exchange();
+        let mut lazy = server.connect();
+        lazy.send_until_it_blocks(|| &POOL[..MOST], true);
+
+        let second = setting.command(&server.path).stderr(Stdio::piped()).output().unwrap();
+        let complaint = String::from_utf8(second.stderr).unwrap();
+        assert_eq!(second.status.code(), Some(1), "{setting:?}");
+        let due = format!("{}: {}: Address already in use", setting.program, server.path.display());
+        assert!(complaint.starts_with(&due), "{setting:?}: {complaint}");
+        client.exchange();
+
+        assert!(server.finish().is_empty(), "{setting:?}");
+    }
+}
+
+/// Which of the programs, and in which dialect.
+#[derive(Clone, Copy, Debug)]
+struct Setting {
+    program: &'static str,
+    dialect: &'static str,
+}
+
+impl Setting {
+    fn all() -> impl Iterator<Item = Self> {
+        ["echo_poll", "echo_mio", "echo_tokio"]
+            .into_iter()
+            .flat_map(|program| ["classic", "modern"].map(|dialect| Self { program, dialect }))
+    }
+
+    fn command(&self, listen: &Path) -> Command {
+        let mut command = Command::new(built(self.program));
+        command.arg("--listen").arg(listen).args(["--dialect", self.dialect]);
+        command
+    }
+
+    fn start(self) -> Server {
+        Server::start(self, |command| command)
+    }
+
+    /// Starts it so that it can have no more than `most` descriptors.
+    fn start_with_descriptors(self, most: u32) -> Server {
+        Server::start(self, |command| {
+            let mut limited = Command::new("sh");
+            limited.args(["-c", &format!("ulimit -n {most}; exec \"$@\""), "sh"]);
+            limited.arg(command.get_program()).args(command.get_args());
+            limited
+        })
+    }
+}
+
+fn built(program: &str) -> &'static Path {
+    static POLL: LazyLock<PathBuf> = LazyLock::new(|| build("echo_poll", ""));
+    static MIO: LazyLock<PathBuf> = LazyLock::new(|| build("echo_mio", ""));
+    static TOKIO: LazyLock<PathBuf> = LazyLock::new(|| build("echo_tokio", "tokio"));
+    match program {
+        "echo_poll" => &POLL,
+        "echo_mio" => &MIO,
+        _ => &TOKIO,
+    }
+}
+
+fn build(program: &str, features: &str) -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    escargot::CargoBuild::new()
+        .manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../imsg-os/Cargo.toml"))
+        .target_dir(target)
+        .example(program)
+        .features(features)
+        .release()
+        .run()
+        .unwrap()
+        .path()
+        .to_owned()
+}
+
+/// A program while it runs. It is killed when it is dropped.
+struct Server {
+    setting: Setting,
+    child: Child,
+    path: PathBuf,
+    directory: TempDir,
+}
+
+impl Server {
+    fn start(setting: Setting, adapt: impl FnOnce(Command) -> Command) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let mut child = adapt(setting.command(&path))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(File::create(directory.path().join("complaints")).unwrap())
+            .spawn()
+            .unwrap();
+        let output = child.stdout.take().unwrap();
+        let server = Self { setting, child, path, directory };
+        wait_for(&output, PollFlags::POLLIN);
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line).unwrap();
+        assert_eq!(line, format!("listening on {}\n", server.path.display()), "{setting:?}");
+        server
+    }
+
+    fn connect(&self) -> Client {
+        let socket = UnixStream::connect(&self.path).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let dialect = match self.setting.dialect {
+            "classic" => Any::Classic(Endian::NATIVE),
+            _ => Any::Modern(Endian::NATIVE),
+        };
+        let mut channel = Channel::new(socket, dialect).unwrap();
+        channel.rx.allow_descriptors();
+        Client { channel, server: self.child.id(), sent: 0, expected: VecDeque::new() }
+    }
+
+    fn process(&self, file: &str) -> PathBuf {
+        Path::new("/proc").join(self.child.id().to_string()).join(file)
+    }
+
+    fn descriptors(&self) -> usize {
+        fs::read_dir(self.process("fd")).unwrap().count()
+    }
+
+    fn until_descriptors(&self, number: usize) {
+        let what = format!("{:?} has {number} descriptors", self.setting);
+        until(&what, || self.descriptors() == number);
+    }
+
+    /// The memory that it has, in KiB.
+    fn memory(&self) -> usize {
+        let status = fs::read_to_string(self.process("status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+    }
+
+    /// How long it has used a processor.
+    fn ticks(&self) -> u64 {
+        let stat = fs::read_to_string(self.process("stat")).unwrap();
+        // Behind the name of the program, which is in brackets.
+        let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
+    fn complaints(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.directory.path().join("complaints")).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn until_complaints(&self, number: usize) {
+        let what = format!("{:?} complains", self.setting);
+        until(&what, || self.complaints().len() >= number);
+    }
+
+    /// Ends the program as it is meant to be ended, and returns what it complained of.
+    fn finish(mut self) -> Vec<String> {
+        drop(self.child.stdin.take());
+        let mut status = None;
+        until("the program ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        let complaints = self.complaints();
+        assert!(status.is_some_and(|status: ExitStatus| status.success()), "{complaints:?}");
+        assert!(!self.path.exists(), "{:?} left its socket", self.setting);
+        let name = format!("{}: c", self.setting.program);
+        assert!(complaints.iter().all(|line| line.starts_with(&name)), "{complaints:?}");
+        complaints
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A client, which checks what it gets.
+struct Client {
+    channel: Channel<Any>,
+    server: u32,
+    sent: usize,
+    expected: VecDeque<Expected>,
+}
+
+struct Expected {
+    header: Header,
+    payload: &'static [u8],
+    descriptor: bool,
+}
+
+impl Client {
+    /// Queues a message, and receives meanwhile when there is no room.
+    fn send(&mut self, payload: &'static [u8], descriptor: bool) {
+        while !has_room(&self.channel.tx) {
+            self.transfer();
+        }
+        self.compose(payload, descriptor, descriptor);
+    }
+
+    /// Sends a descriptor that will not come back.
+    fn send_in_vain(&mut self, payload: &'static [u8]) {
+        self.compose(payload, true, false);
+    }
+
+    fn compose(&mut self, payload: &'static [u8], descriptor: bool, comes_back: bool) {
+        let id = self.sent as u32;
+        let header = Header { id, pid: 7, ..Header::new(id.wrapping_mul(31)) };
+        let descriptor = descriptor.then(|| {
+            let (read, mut write) = io::pipe().unwrap();
+            write.write_all(&secret(self.server, id)).unwrap();
+            OwnedFd::from(read)
+        });
+        self.channel.tx.compose(header, payload, descriptor).unwrap();
+        let header = Header { pid: self.server, ..header };
+        self.expected.push_back(Expected { header, payload, descriptor: comes_back });
+        self.sent += 1;
+    }
+
+    /// Sends on and on and does not receive.
+    fn send_until_it_blocks(
+        &mut self,
+        mut payload: impl FnMut() -> &'static [u8],
+        descriptors: bool,
+    ) {
+        loop {
+            while has_room(&self.channel.tx) {
+                self.compose(payload(), descriptors, descriptors);
+            }
+            if self.channel.tx.write().unwrap() == WriteOutcome::WouldBlock {
+                return;
+            }
+        }
+    }
+
+    /// Sends and gets back a few messages.
+    fn exchange(&mut self) {
+        for (len, descriptor) in [(0, false), (MOST, true), (100, false)] {
+            self.send(&POOL[self.sent % 1000..][..len], descriptor);
+        }
+        self.receive_all();
+    }
+
+    fn receive_all(&mut self) {
+        while !self.expected.is_empty() {
+            self.transfer();
+        }
+    }
+
+    /// Waits until something can be sent or received, and does it.
+    fn transfer(&mut self) {
+        let to_send = self.channel.tx.write().unwrap() == WriteOutcome::WouldBlock;
+        let mut flags = PollFlags::POLLIN;
+        flags.set(PollFlags::POLLOUT, to_send);
+        if wait_for(&self.channel, flags).contains(PollFlags::POLLIN) {
+            match self.channel.rx.read() {
+                Ok(ReadOutcome::Data | ReadOutcome::WouldBlock) | Err(RecvError::Full) => {}
+                other => panic!("{} of {}: {other:?}", self.expected.len(), self.sent),
+            }
+        }
+        while let Some(message) = self.channel.rx.next_message().unwrap() {
+            let expected = self.expected.pop_front().expect("an answer to something");
+            assert_eq!(message.header, expected.header);
+            assert!(message.payload == expected.payload, "{:?}", expected.header);
+            match message.descriptor {
+                Descriptor::Here(pipe) if expected.descriptor => {
+                    let mut content = Vec::new();
+                    File::from(pipe).read_to_end(&mut content).unwrap();
+                    assert_eq!(content, secret(self.server, expected.header.id));
+                }
+                Descriptor::None if !expected.descriptor => {}
+                other => panic!("{:?}: {other:?}", expected.header),
+            }
+        }
+    }
+}
+
+/// What is in the pipe that goes with a message.
+fn secret(server: u32, id: u32) -> Vec<u8> {
+    format!("{server} {id}").into_bytes()
+}
+
+/// Whether a message of any length, with a descriptor, would not be refused.
+fn has_room(tx: &Sender<Any>) -> bool {
+    tx.has_room(tx.max_len() - HEADER_LEN, true).is_ok()
+}
+
+/// All payloads are parts of this.
+static POOL: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut rng = Rng(3);
+    (0..4 * MOST).map(|_| rng.next() as u8).collect()
+});
+
+/// SplitMix64.
+struct Rng(u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut n = self.0;
+        n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        n ^ (n >> 31)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+
+    /// The length of a payload: more short ones than long ones, and often the longest.
+    fn length(&mut self) -> usize {
+        match self.below(8) {
+            0 => 0,
+            1 => MOST,
+            2 => self.below(MOST + 1),
+            _ => self.below(300),
+        }
+    }
+
+    fn payload(&mut self, len: usize) -> &'static [u8] {
+        let start = self.below(POOL.len() - len + 1);
+        &POOL[start..start + len]
+    }
+}
+
+/// Waits until something is ready, and says for what.
+fn wait_for(what: &impl AsFd, flags: PollFlags) -> PollFlags {
+    let mut fds = [PollFd::new(what.as_fd(), flags)];
+    let patience = PollTimeout::try_from(PATIENCE).unwrap();
+    let ready = poll(&mut fds, patience).unwrap();
+    assert!(ready > 0, "in vain: until it is ready for {flags:?}");
+    fds[0].revents().unwrap()
+}
+
+/// Asks again and again until it is so.
+fn until(what: &str, mut probe: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !probe() {
+        assert!(Instant::now() < deadline, "in vain: until {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}

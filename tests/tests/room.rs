@@ -1,0 +1,85 @@
+//! `SendBuf::has_room` says what `compose`, `create` and `forward` do.
+
+use imsg_wire::{Descriptor, Header, Message, Modern, Reason, SendBuf};
+use proptest::prelude::*;
+
+/// So few that they are often full.
+const DESCRIPTORS: usize = 3;
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// Queues a message of this payload, if there is room, in one of the ways.
+    Queue { way: u8, len: usize, descriptor: bool },
+    /// Begins a message in place of a payload of this length, and gives it up.
+    GiveUp(usize),
+    /// Sends so many bytes.
+    Send(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..3_u8, 0..120_usize, any::<bool>())
+            .prop_map(|(way, len, descriptor)| Step::Queue { way, len, descriptor }),
+        1 => (0..100_usize).prop_map(Step::GiveUp),
+        3 => (0..90_usize).prop_map(Step::Send),
+    ]
+}
+
+type Queue = SendBuf<Modern, [u8; 128], u8, DESCRIPTORS>;
+
+fn queue(queue: &mut Queue, way: u8, payload: &[u8], descriptor: bool) -> Result<(), Reason> {
+    let descriptor = descriptor.then_some(1);
+    let header = Header::new(1);
+    match way {
+        0 => queue.compose(header, payload, descriptor).map_err(|refused| refused.reason),
+        1 => {
+            let message = Message { header, payload, descriptor: Descriptor::<u8>::None };
+            queue.forward(&message, descriptor).map_err(|refused| refused.reason)
+        }
+        _ => {
+            let mut writer = queue.create(header, descriptor).map_err(|refused| refused.reason)?;
+            // Whether it fits shows here; the reason is one of the payload's own.
+            let len = payload.len() + 16;
+            writer.add(payload).map_err(|_| Reason::Full { len, free: 0 })?;
+            writer.close();
+            Ok(())
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_message_is_taken_if_and_only_if_there_is_room_for_it(
+        max_len in 16..=128_usize,
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        let mut tx = Queue::new(Modern::new(), [0; 128]);
+        tx.set_max_len(max_len).unwrap();
+        for step in steps {
+            match step {
+                Step::Queue { way, len, descriptor } => {
+                    let room = tx.has_room(len, descriptor);
+                    let queued = queue(&mut tx, way, &[0; 128][..len], descriptor);
+                    prop_assert_eq!(room.is_ok(), queued.is_ok(), "{:?} {:?}", room, queued);
+                    prop_assert_eq!(
+                        matches!(room, Err(Reason::TooLong { .. })),
+                        len + 16 > max_len
+                    );
+                    if way == 0 && len + 16 <= max_len {
+                        prop_assert_eq!(room, queued);
+                    }
+                }
+                Step::GiveUp(len) => {
+                    if let Ok(mut writer) = tx.create(Header::new(1), None) {
+                        let _ = writer.add(&[0_u8; 128][..len]);
+                    }
+                }
+                Step::Send(n) => {
+                    let n = n.min(tx.chunk().map_or(0, |chunk| chunk.bytes.len()));
+                    tx.consume(n).unwrap();
+                }
+            }
+        }
+        prop_assert!(tx.has_room(max_len - 16, true).is_ok() || !tx.is_empty());
+    }
+}
