@@ -51,6 +51,79 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Typed protocols
+//!
+//! A protocol gets its types by an enum for each direction. `TryFrom` makes it of a message,
+//! borrows the payload and refuses a type that is not known; `parts` is the way back. The examples
+//! `privsep` and `tmux` do it so.
+//!
+//! ```
+//! # use imsg_os::{Channel, Header, Message, Modern, ReadError};
+//! # use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, native_endian::U32};
+//! #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+//! #[repr(C)]
+//! struct Size {
+//!     width: U32,
+//!     height: U32,
+//! }
+//!
+//! enum Request<'a> {
+//!     Resize(&'a Size),
+//!     Print(&'a [u8]),
+//! }
+//!
+//! #[derive(Debug)]
+//! enum Mistake {
+//!     Unknown(u32),
+//!     Payload(ReadError),
+//! }
+//!
+//! impl<'a> TryFrom<&Message<'a>> for Request<'a> {
+//!     type Error = Mistake;
+//!
+//!     fn try_from(message: &Message<'a>) -> Result<Self, Mistake> {
+//!         match message.header.msg_type {
+//!             1 => message.reader().data_ref().map(Self::Resize).map_err(Mistake::Payload),
+//!             2 => Ok(Self::Print(message.payload)),
+//!             other => Err(Mistake::Unknown(other)),
+//!         }
+//!     }
+//! }
+//!
+//! impl Request<'_> {
+//!     fn parts(&self) -> (Header, &[u8]) {
+//!         match self {
+//!             Self::Resize(size) => (Header::new(1), size.as_bytes()),
+//!             Self::Print(text) => (Header::new(2), text),
+//!         }
+//!     }
+//! }
+//! # let (mut ours, mut theirs) = Channel::pair(Modern::new())?;
+//! # let size = Size { width: 80.into(), height: 24.into() };
+//! # for (header, payload) in [Request::Resize(&size).parts(), Request::Print(b"x").parts(),
+//! #     (Header::new(1), b"short"), (Header::new(3), b"")] {
+//! #     ours.tx.compose(header, payload, None)?;
+//! # }
+//! # ours.tx.flush()?;
+//! # drop(ours);
+//! # let mut seen = Vec::new();
+//! while let Some(message) = theirs.rx.recv()? {
+//!     match Request::try_from(&message) {
+//!         Ok(Request::Resize(size)) => println!("{} columns", size.width),
+//!         Ok(Request::Print(text)) => println!("{}", text.escape_ascii()),
+//!         Err(mistake) => println!("refused: {mistake:?}"),
+//!     }
+//! #   seen.push(match Request::try_from(&message) {
+//! #       Ok(Request::Resize(size)) => size.width.get() == 80 && size.height.get() == 24,
+//! #       Ok(Request::Print(text)) => text == b"x",
+//! #       Err(Mistake::Payload(error)) => error == ReadError::Shape { have: 5 },
+//! #       Err(Mistake::Unknown(msg_type)) => msg_type == 3,
+//! #   });
+//! }
+//! # assert_eq!(seen, [true; 4]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Systems
 //!
 //! Tested on Linux. The code for Android, FreeBSD, OpenBSD, NetBSD, DragonFly and macOS is written,

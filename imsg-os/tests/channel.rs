@@ -595,3 +595,31 @@ fn errors_have_the_numbers_that_c_gives() {
     let truncated = RecvError::Protocol(Error::Truncated { offset: 0, have: 1, need: 16 });
     assert_eq!(io::Error::from(truncated).kind(), io::ErrorKind::UnexpectedEof);
 }
+
+#[test]
+fn the_halves_work_in_two_threads() {
+    const MESSAGES: u32 = 2000;
+    let (channel, peer) = Channel::pair(Modern::new()).unwrap();
+    let ends = [channel, peer].map(|Channel { mut rx, mut tx }| {
+        let sending = thread::spawn(move || {
+            for n in 0..MESSAGES {
+                tx.compose(Header::new(n), &[0_u8; 300], None).unwrap();
+                tx.flush().unwrap();
+            }
+            tx.shutdown().unwrap();
+        });
+        let receiving = thread::spawn(move || {
+            let mut received = 0;
+            while let Some(message) = rx.recv().unwrap() {
+                assert_eq!(message.header.msg_type, received);
+                received += 1;
+            }
+            received
+        });
+        (sending, receiving)
+    });
+    for (sending, receiving) in ends {
+        sending.join().unwrap();
+        assert_eq!(receiving.join().unwrap(), MESSAGES);
+    }
+}

@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -11,9 +10,8 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use command_fds::{CommandFdExt, FdMapping};
 use imsg_os::{Any, Channel, Descriptor, Header, Message, RecvError};
 use nix::errno::Errno;
-use zerocopy::FromBytes;
 
-use crate::protocol::{CHANNEL, FAILURE, Failure, Layers, READ, READY, SUMMARY, Summary};
+use crate::protocol::{Answer, CHANNEL, Failure, Layers, Mistake, Request, Summary};
 use crate::{Dialect, complain, open};
 
 pub(crate) fn run(dialect: Dialect, files: &[PathBuf]) -> Result<ExitCode, Box<dyn Error>> {
@@ -63,9 +61,9 @@ enum Stop {
 fn converse(mut channel: Channel<Any>, worker: u32, files: &[PathBuf]) -> Result<ExitCode, Stop> {
     let mut out = io::stdout().lock();
 
-    let layers: Layers = match receive(&mut channel, 0)? {
-        Message { header: Header { msg_type: READY, .. }, payload, .. } => decode(payload)?,
-        message => return Err(unexpected(&message)),
+    let message = receive(&mut channel, 0)?;
+    let Answer::Ready(layers) = Answer::try_from(&message)? else {
+        return Err(Mistake::Unexpected(&message).into());
     };
     writeln!(out, "worker {worker}: {}", describe(&layers)).map_err(cannot_print)?;
     let (size, lines, sha256, own_open) = ("size", "lines", "sha256", "own open");
@@ -113,22 +111,22 @@ fn summarize(
     path: &Path,
     file: File,
 ) -> Result<Result<Summary, Box<dyn Error>>, Stop> {
-    let request = Header { id, ..Header::new(READ) };
-    let path = path.as_os_str().as_bytes();
-    if let Err(refused) = channel.tx.compose(request, path, Some(file.into())) {
+    let request = Request::Read(path);
+    let (msg_type, payload) = request.parts();
+    let header = Header { id, ..Header::new(msg_type) };
+    if let Err(refused) = channel.tx.compose(header, payload, Some(file.into())) {
         // Nothing else is queued, so it is not for want of room, but because of the path's length.
         return Ok(Err(refused.into()));
     }
     channel.tx.flush()?;
 
-    let answer = receive(channel, id)?;
-    match answer.header.msg_type {
-        SUMMARY => Ok(Ok(decode(answer.payload)?)),
-        FAILURE => {
-            let Failure { errno } = decode(answer.payload)?;
+    let message = receive(channel, id)?;
+    match Answer::try_from(&message)? {
+        Answer::Summary(summary) => Ok(Ok(summary)),
+        Answer::Failure(Failure { errno }) => {
             Ok(Err(io::Error::from_raw_os_error(errno.get()).into()))
         }
-        _ => Err(unexpected(&answer)),
+        Answer::Ready(_) => Err(Mistake::Unexpected(&message).into()),
     }
 }
 
@@ -137,23 +135,18 @@ fn receive(channel: &mut Channel<Any>, id: u32) -> Result<Message<'_>, Stop> {
     let message = channel.rx.recv()?.ok_or(Stop::HungUp)?;
     match message {
         Message { header, descriptor: Descriptor::None, .. } if header.id == id => Ok(message),
-        _ => Err(unexpected(&message)),
+        _ => Err(Mistake::Unexpected(&message).into()),
     }
-}
-
-fn decode<T: FromBytes>(payload: &[u8]) -> Result<T, Stop> {
-    T::read_from_bytes(payload).map_err(|_| {
-        let (len, due) = (payload.len(), size_of::<T>());
-        Stop::Fault(format!("the worker sent {len} bytes where {due} are due").into())
-    })
-}
-
-fn unexpected(message: &Message<'_>) -> Stop {
-    Stop::Fault(format!("the worker sent an unexpected message: {message:?}").into())
 }
 
 fn cannot_print(error: io::Error) -> Stop {
     Stop::Fault(format!("cannot print: {error}").into())
+}
+
+impl From<Mistake<'_>> for Stop {
+    fn from(mistake: Mistake<'_>) -> Self {
+        Self::Fault(format!("the worker sent {mistake}").into())
+    }
 }
 
 impl From<RecvError> for Stop {

@@ -1,17 +1,15 @@
 //! The side without privileges. It looks at bytes that anyone may have made up.
 
 use std::error::Error;
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use imsg_os::{Any, Channel, Descriptor, Header, inherited};
+use imsg_os::{Any, Channel, Header, Sender, inherited};
 use sha2::{Digest, Sha256};
 
-use crate::protocol::{CHANNEL, FAILURE, Failure, READ, READY, SUMMARY, Summary};
+use crate::protocol::{Answer, CHANNEL, Failure, Mistake, Request, Summary};
 use crate::{Dialect, open, sandbox};
 
 pub(crate) fn run(dialect: Dialect) -> Result<ExitCode, Box<dyn Error>> {
@@ -21,27 +19,28 @@ pub(crate) fn run(dialect: Dialect) -> Result<ExitCode, Box<dyn Error>> {
 
     let mut channel = Channel::<Any>::new(socket, dialect.into())?;
     channel.rx.allow_descriptors();
-    channel.tx.compose(Header::new(READY), &layers, None)?;
-    channel.tx.flush()?;
+    send(&mut channel.tx, 0, &Answer::Ready(layers))?;
 
     let mut buf = vec![0; 64 * 1024];
-    while let Some(request) = channel.rx.recv()? {
-        let file = match request.descriptor {
-            Descriptor::Here(file) if request.header.msg_type == READ => File::from(file),
-            _ => return Err(format!("the parent sent an unexpected message: {request:?}").into()),
+    let complaint = |mistake: Mistake<'_>| format!("the parent sent {mistake}");
+    while let Some(mut message) = channel.rx.recv()? {
+        let Request::Read(path) = Request::try_from(&message).map_err(complaint)?;
+        let Some(file) = message.descriptor.take() else {
+            return Err(complaint(Mistake::Unexpected(&message)).into());
         };
-        let path = Path::new(OsStr::from_bytes(request.payload));
-        let answer = |msg_type| Header { id: request.header.id, ..Header::new(msg_type) };
-        match summarize(file, path, &mut buf) {
-            Ok(summary) => channel.tx.compose(answer(SUMMARY), &summary, None)?,
-            Err(error) => {
-                let failure = Failure { errno: errno(&error).into() };
-                channel.tx.compose(answer(FAILURE), &failure, None)?;
-            }
-        }
-        channel.tx.flush()?;
+        let answer = match summarize(file.into(), path, &mut buf) {
+            Ok(summary) => Answer::Summary(summary),
+            Err(error) => Answer::Failure(Failure { errno: errno(&error).into() }),
+        };
+        send(&mut channel.tx, message.header.id, &answer)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn send(tx: &mut Sender<Any>, id: u32, answer: &Answer) -> Result<(), Box<dyn Error>> {
+    let (msg_type, payload) = answer.parts();
+    tx.compose(Header { id, ..Header::new(msg_type) }, payload, None)?;
+    Ok(tx.flush()?)
 }
 
 fn summarize(mut file: File, path: &Path, buf: &mut [u8]) -> io::Result<Summary> {

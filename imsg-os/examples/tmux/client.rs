@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 
-use imsg_os::{Any, Channel, Message, ReadError, ReadOutcome, Reader, RecvError, Sender};
+use imsg_os::{Any, Channel, Message, ReadOutcome, RecvError, Sender};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use zerocopy::IntoBytes;
@@ -18,9 +18,8 @@ use zerocopy::IntoBytes;
 use crate::error::{Error, is_hang_up};
 use crate::greeting::greet;
 use crate::protocol::{
-    DETACH, DETACHKILL, EXIT, EXITED, EXITING, FLAGS, Number, OTHER_VERSION, Open, OpenToWrite,
-    Outcome, READ, READ_CANCEL, READ_DONE, READ_OPEN, READY, SHUTDOWN, Stream, VERSION,
-    VERSION_MASK, WRITE, WRITE_CLOSE, WRITE_OPEN, WRITE_READY, header, last_string,
+    EXITING, FromServer, Open, Outcome, READ, READ_DONE, Stream, WRITE, WRITE_CLOSE, WRITE_READY,
+    header,
 };
 
 /// How many bytes may be queued when a message of the server is looked at, which may need an
@@ -206,34 +205,23 @@ impl Session {
 
     /// Carries out a message, and returns the status when it is the last one.
     fn take(&mut self, message: &Message<'_>, tx: &mut Sender<Any>) -> Result<Option<i32>, Error> {
-        let msg_type = message.header.msg_type;
-        let version = message.header.id & VERSION_MASK;
-        if msg_type == OTHER_VERSION || version != VERSION {
-            return Err(Error::Version { server: version });
-        }
-        let mut reader = message.reader();
-        let bad = |error| Error::Payload { msg_type, error };
-        match msg_type {
-            READ_OPEN => self.open_to_read(read_open(reader).map_err(bad)?, tx)?,
-            READ_CANCEL => {
+        match FromServer::try_from(message)? {
+            FromServer::ReadOpen(open) => self.open_to_read(open, tx)?,
+            FromServer::ReadCancel(stream) => {
                 // One that has ended meanwhile is no mistake of the server's.
-                if self.reading == Some(reader.data().map_err(bad)?) {
+                if self.reading == Some(stream) {
                     self.end_reading(0, tx)?;
                 }
             }
-            WRITE_OPEN => self.open_to_write(write_open(reader).map_err(bad)?, tx)?,
-            WRITE => {
-                let stream = reader.get_value().map_err(bad)?;
-                let target =
-                    *self.writing.get(&stream).ok_or_else(|| not_open(msg_type, stream))?;
-                self.pending.set(target, reader.rest());
+            FromServer::WriteOpen(open) => self.open_to_write(open, tx)?,
+            FromServer::Write(stream, data) => {
+                let target = *self.writing.get(&stream).ok_or_else(|| not_open(WRITE, stream))?;
+                self.pending.set(target, data);
             }
-            WRITE_CLOSE => {
-                let stream = reader.data().map_err(bad)?;
-                self.writing.remove(&stream).ok_or_else(|| not_open(msg_type, stream))?;
+            FromServer::WriteClose(stream) => {
+                self.writing.remove(&stream).ok_or_else(|| not_open(WRITE_CLOSE, stream))?;
             }
-            EXIT => {
-                let (status, text) = exit(&mut reader).map_err(bad)?;
+            FromServer::Exit { status, text } => {
                 self.status = Some(status);
                 self.reading = None;
                 if !text.is_empty() {
@@ -241,15 +229,14 @@ impl Session {
                 }
                 self.answer(EXITING, &(), tx)?;
             }
-            DETACH | DETACHKILL => {
+            FromServer::Detach => {
                 self.status.get_or_insert(0);
                 self.answer(EXITING, &(), tx)?;
             }
-            EXITED => return Ok(Some(self.status.unwrap_or(0))),
-            SHUTDOWN => return Ok(Some(self.status.unwrap_or(1))),
-            FLAGS => {}
-            READY => return Err(Error::Attached),
-            _ => return Err(Error::Unexpected { msg_type }),
+            FromServer::Exited => return Ok(Some(self.status.unwrap_or(0))),
+            FromServer::Shutdown => return Ok(Some(self.status.unwrap_or(1))),
+            FromServer::Flags => {}
+            FromServer::Ready => return Err(Error::Attached),
         }
         Ok(None)
     }
@@ -362,29 +349,6 @@ impl Pending {
         self.data.extend_from_slice(data);
         self.written = 0;
     }
-}
-
-// The paths do not matter, as no file is opened by its path; but they have to end.
-
-fn read_open(mut reader: Reader<'_>) -> Result<&Open, ReadError> {
-    let open = reader.get_ref()?;
-    last_string(&mut reader)?;
-    Ok(open)
-}
-
-fn write_open(mut reader: Reader<'_>) -> Result<&Open, ReadError> {
-    let OpenToWrite { open, .. } = reader.get_ref()?;
-    last_string(&mut reader)?;
-    Ok(open)
-}
-
-/// The status of a command, and a text to print.
-fn exit<'a>(reader: &mut Reader<'a>) -> Result<(i32, &'a [u8]), ReadError> {
-    if reader.remaining() == 0 {
-        return Ok((0, b""));
-    }
-    let Number(status) = reader.get_value()?;
-    Ok((status.get(), last_string(reader)?))
 }
 
 fn not_open(msg_type: u32, Stream(stream): Stream) -> Error {
