@@ -126,8 +126,8 @@
 //!
 //! # Systems
 //!
-//! Tested on Linux. The code for Android, FreeBSD, OpenBSD, NetBSD, DragonFly and macOS is written,
-//! and was not tested. On macOS, a received descriptor is made close-on-exec right after it arrives
+//! Tested on Linux. For Android, FreeBSD, NetBSD and macOS it is compiled, and for OpenBSD and
+//! DragonFly only written; it was run on none of them. On macOS, a received descriptor is made close-on-exec right after it arrives
 //! and not by the same call, and only Linux tells the pid of a peer and can
 //! [keep a reserve](Receiver::keep_reserve).
 
