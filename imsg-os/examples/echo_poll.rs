@@ -156,8 +156,10 @@ impl Client {
                 let header = Header { pid: 0, ..message.header };
                 tx.compose(header, message.payload, message.descriptor.take())?;
             }
-            // What is still there waits for room. Once nothing is queued, there is room.
-            if tx.write()? == WriteOutcome::WouldBlock || !rx.is_ready() {
+            // What is still there waits for room. A write that blocks may have made some all the
+            // same; and nothing is read on while messages are there.
+            let blocked = tx.write()? == WriteOutcome::WouldBlock;
+            if !rx.is_ready() || (blocked && !has_room(tx)) {
                 return Ok(!self.ended || tx.queue_bytes() > 0);
             }
         }

@@ -51,12 +51,33 @@ use crate::sys::{self, Credentials, Interest};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
+/// Messages, and their descriptors, passed on to another channel:
+///
+/// ```
+/// # use imsg_os::{Channel, Header, Modern, Refused};
+/// # let (mut from, mut there) = Channel::pair(Modern::new())?;
+/// # let (mut to, _peer) = Channel::pair(Modern::new())?;
+/// # there.tx.compose(Header::new(1), b"", None)?;
+/// # there.tx.flush()?;
+/// # drop(there);
+/// while let Some(mut message) = from.rx.recv()? {
+///     let descriptor = message.descriptor.take();
+///     if let Err(Refused { descriptor, .. }) = to.tx.forward(&message, descriptor) {
+///         to.tx.flush()?; // it makes room
+///         to.tx.forward(&message, descriptor)?;
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # In an event loop
 ///
 /// With a non-blocking socket, this is what to do when `poll` or the like says that something is
 /// ready. Ask it for writability only while something is [queued](Sender::queue_len). With
-/// edge-triggered events, read until it would block. The examples `echo_poll` and `echo_mio` are
-/// whole servers.
+/// edge-triggered events, read until it would block. Where an answer may find no
+/// [room](Sender::has_room), ask for that before a message is taken, and read on only when
+/// [`is_ready`](Receiver::is_ready) is false: with messages left, a read can be
+/// [`RecvError::Full`]. The examples `echo_poll` and `echo_mio` are whole servers that do so.
 ///
 /// ```
 /// use imsg_os::{Channel, Modern, ReadOutcome};

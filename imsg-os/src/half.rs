@@ -227,7 +227,7 @@ macro_rules! receiver_methods {
         /// [`is_at_limit`](Receiver::is_at_limit) tells that the reserve was used. It is filled
         /// again by a later read, when there is room; until then, a read that would lose a
         /// descriptor fails with [`RecvError::DescriptorLimit`] and reads nothing. The socket stays
-        /// readable then: close some descriptors before polling it again.
+        /// readable then: close some descriptors before reading again, or the program spins.
         ///
         /// This costs a descriptor, and for each read one system call more, which copies the bytes
         /// a second time, and one for each descriptor received, as a look ahead (`MSG_PEEK`) shows
@@ -317,7 +317,8 @@ macro_rules! sender_methods {
         ///
         /// # Errors
         ///
-        /// As [`compose`](Sender::compose).
+        /// [`Refused`] when there is no room for a header or for the descriptor, which is given
+        /// back. What does not fit of the payload is refused when it is written.
         pub fn create(
             &mut self,
             header: Header,
@@ -328,26 +329,6 @@ macro_rules! sender_methods {
 
         /// Queues a received message again, with the pid that it has (`imsg_forward`), and with the
         /// descriptor that is named: that of the message, once it was taken out, or none.
-        ///
-        /// ```
-        /// # use imsg_os::{Channel, Header, Modern, Refused};
-        /// # let (mut from, mut there) = Channel::pair(Modern::new())?;
-        /// # let (mut to, _peer) = Channel::pair(Modern::new())?;
-        /// # there.tx.compose(Header::new(1), b"", None)?;
-        /// # there.tx.flush()?;
-        /// # drop(there);
-        /// while let Some(mut message) = from.rx.recv()? {
-        ///     let descriptor = message.descriptor.take();
-        ///     if let Err(Refused { descriptor, .. }) = to.tx.forward(&message, descriptor) {
-        ///         to.tx.flush()?;
-        ///         to.tx.forward(&message, descriptor)?;
-        ///     }
-        /// }
-        /// # Ok::<(), Box<dyn std::error::Error>>(())
-        /// ```
-        ///
-        /// Where nothing may wait, take a message only while there is
-        /// [room](Sender::has_room) for it.
         ///
         /// # Errors
         ///
@@ -365,7 +346,7 @@ macro_rules! sender_methods {
         ///
         /// # Errors
         ///
-        /// Why not.
+        /// Why not; [`Reason::TooLong`] if it never fits.
         pub fn has_room(&self, payload_len: usize, descriptor: bool) -> Result<(), Reason> {
             self.buf.has_room(payload_len, descriptor)
         }

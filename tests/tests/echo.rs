@@ -15,9 +15,10 @@ use std::sync::{Barrier, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use imsg_os::imsg_wire::Frame;
 use imsg_os::{
-    Any, Channel, DEFAULT_MAX_LEN, Descriptor, Endian, HEADER_LEN, Header, ReadOutcome, RecvError,
-    Sender, WriteOutcome,
+    Any, Channel, DEFAULT_MAX_LEN, Descriptor, Dialect, Endian, HEADER_LEN, Header, ReadOutcome,
+    RecvError, Sender, WriteOutcome,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
@@ -105,6 +106,46 @@ fn a_client_that_does_not_read_is_not_read_from_and_gets_all_in_the_end() {
             lazy.exchange();
             drop((lazy, others));
             server.until_descriptors(baseline);
+            assert!(server.finish().is_empty(), "{setting:?}");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_sends_all_it_can_and_reads_little_by_little_gets_all() {
+    const TOTAL: usize = 3 << 20;
+    for setting in Setting::all() {
+        for len in [MOST, 3000, 100] {
+            let server = setting.start();
+            let client = server.connect();
+            let frame = Frame { header: Header::new(1), len: HEADER_LEN + len, marked: false };
+            let mut message = setting.dialect().encode(&frame).to_vec();
+            message.resize(frame.len, 7);
+            let total = TOTAL - TOTAL % message.len();
+
+            let mut socket = UnixStream::from(OwnedFd::try_from(client.channel).unwrap());
+            let (mut sent, mut received) = (0, 0);
+            while received < total {
+                let rest = &message[sent % message.len()..];
+                let would_block = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+                match socket.write(&rest[..rest.len().min(total - sent)]) {
+                    Ok(n) if n > 0 => {
+                        sent += n;
+                        continue;
+                    }
+                    Err(error) if !would_block(&error) => panic!("{setting:?}, {len}: {error}"),
+                    _ => {}
+                }
+                match socket.read(&mut [0; 5000]) {
+                    Ok(0) => panic!("{setting:?}, {len}: {:?}", server.complaints()),
+                    Ok(n) => received += n,
+                    Err(error) if would_block(&error) => {
+                        wait_for(&socket, PollFlags::POLLIN);
+                    }
+                    Err(error) => panic!("{setting:?}, {len}: {error}"),
+                }
+            }
+            drop(socket);
             assert!(server.finish().is_empty(), "{setting:?}");
         }
     }
@@ -326,6 +367,13 @@ impl Setting {
         command
     }
 
+    fn dialect(&self) -> Any {
+        match self.dialect {
+            "classic" => Any::Classic(Endian::NATIVE),
+            _ => Any::Modern(Endian::NATIVE),
+        }
+    }
+
     fn start(self) -> Server {
         Server::start(self, |command| command)
     }
@@ -396,11 +444,7 @@ impl Server {
     fn connect(&self) -> Client {
         let socket = UnixStream::connect(&self.path).unwrap();
         socket.set_nonblocking(true).unwrap();
-        let dialect = match self.setting.dialect {
-            "classic" => Any::Classic(Endian::NATIVE),
-            _ => Any::Modern(Endian::NATIVE),
-        };
-        let mut channel = Channel::new(socket, dialect).unwrap();
+        let mut channel = Channel::new(socket, self.setting.dialect()).unwrap();
         channel.rx.allow_descriptors();
         Client { channel, server: self.child.id(), sent: 0, expected: VecDeque::new() }
     }
