@@ -30,8 +30,9 @@ use crate::sys::{self, Credentials, Interest};
 ///
 /// Whether the calls block is up to the socket, so make it non-blocking first if it is to be:
 /// [`UnixStream::set_nonblocking`]. [`Receiver::recv`] and [`Sender::flush`] wait on either kind,
-/// for as long as it takes: neither a signal nor a time-out of the socket (`SO_RCVTIMEO`) ends them.
-/// For a time limit, use [`Receiver::read`] and [`Sender::write`] in an event loop; see below.
+/// for as long as it takes: neither a signal nor a time-out of the socket (`SO_RCVTIMEO`) ends
+/// them. For a time limit, use [`Receiver::read`] and [`Sender::write`] in an event loop; see
+/// below.
 ///
 /// ```
 /// use imsg_os::{Channel, Header, Modern};
@@ -112,9 +113,9 @@ impl<D: Dialect + Clone> Channel<D> {
     /// A channel over a connected Unix stream socket (`imsgbuf_init`), with a buffer of 64 KiB for
     /// each direction.
     ///
-    /// Messages may have 16384 bytes with their header ([`DEFAULT_MAX_LEN`](crate::DEFAULT_MAX_LEN)),
-    /// and up to 64 KiB by `set_max_len`; for larger ones, use
-    /// [`with_storage`](Channel::with_storage).
+    /// Messages may have 16384 bytes with their header
+    /// ([`DEFAULT_MAX_LEN`](crate::DEFAULT_MAX_LEN)), and up to 64 KiB by `set_max_len`; for larger
+    /// ones, use [`with_storage`](Channel::with_storage).
     ///
     /// # Errors
     ///
@@ -136,8 +137,8 @@ impl<D: Dialect + Clone> Channel<D> {
 }
 
 impl<D: Dialect + Clone, S: Storage> Channel<D, S> {
-    /// A channel over a connected Unix stream socket, with the given memory for what is received and
-    /// for what is to be sent.
+    /// A channel over a connected Unix stream socket, with the given memory for what is received
+    /// and for what is to be sent.
     ///
     /// ```
     /// use imsg_os::{Channel, Classic};

@@ -8,8 +8,8 @@ use std::os::fd::OwnedFd;
 /// Why a read brought nothing, or no message can be taken.
 ///
 /// As an [`io::Error`], it has the error number that libutil gives, or that comes closest; a stream
-/// that ended inside a message is of kind [`UnexpectedEof`](io::ErrorKind::UnexpectedEof), without a
-/// number.
+/// that ended inside a message is of kind [`UnexpectedEof`](io::ErrorKind::UnexpectedEof), without
+/// a number.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RecvError {

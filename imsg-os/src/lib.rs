@@ -25,7 +25,8 @@
 //! ```
 //!
 //! Coming from C? The table of functions is on the page of [`imsg_wire`]. Where it names a method
-//! of `RecvBuf` or `SendBuf`, [`Receiver`] or [`Sender`] has one of the same name, or does it itself.
+//! of `RecvBuf` or `SendBuf`, [`Receiver`] or [`Sender`] has one of the same name, or does it
+//! itself.
 //!
 //! Programs in `examples/` show it at work: `privsep` is a parent that opens files and a sandboxed
 //! worker that reads them, `tmux` a client of a real server, `dump` a decoder of captured streams,
@@ -127,9 +128,9 @@
 //! # Systems
 //!
 //! Tested on Linux. For Android, FreeBSD, NetBSD and macOS it is compiled, and for OpenBSD and
-//! DragonFly only written; it was run on none of them. On macOS, a received descriptor is made close-on-exec right after it arrives
-//! and not by the same call, and only Linux tells the pid of a peer and can
-//! [keep a reserve](Receiver::keep_reserve).
+//! DragonFly only written; it was run on none of them. On macOS, a received descriptor is made
+//! close-on-exec right after it arrives and not by the same call, and only Linux tells the pid of a
+//! peer and can [keep a reserve](Receiver::keep_reserve).
 
 #![deny(missing_docs)]
 #![deny(unsafe_code)]

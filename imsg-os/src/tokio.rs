@@ -1,16 +1,17 @@
 //! Channels to be awaited, over [`tokio::net::UnixStream`] (feature `tokio`).
 //!
-//! A [`Channel`] here is like the [blocking one](crate::Channel), with the same limits, but its calls
-//! are awaited where those wait. It has no `send_borrowed` and no way to take the socket out, and a
-//! socket that it refuses is closed. Its halves are owned, and can be moved into two tasks.
+//! A [`Channel`] here is like the [blocking one](crate::Channel), with the same limits, but its
+//! calls are awaited where those wait. It has no `send_borrowed` and no way to take the socket out,
+//! and a socket that it refuses is closed. Its halves are owned, and can be moved into two tasks.
 //!
 //! Every future is cancel safe: what it does, it does in steps that are not interrupted, between
 //! which all bytes and descriptors are in the buffers of the half. Dropping it loses nothing, and
 //! the next call goes on where it was.
 //!
-//! This is why no single call both takes a descriptor and waits: a future that owns a descriptor would
-//! close it when it is dropped. Sending is three steps instead. [`Sender::reserve`] waits for room,
-//! [`Sender::compose`] queues a message at once, and [`Sender::flush`] waits for it to be sent.
+//! This is why no single call both takes a descriptor and waits: a future that owns a descriptor
+//! would close it when it is dropped. Sending is three steps instead. [`Sender::reserve`] waits for
+//! room, [`Sender::compose`] queues a message at once, and [`Sender::flush`] waits for it to be
+//! sent.
 //!
 //! ```
 //! use imsg_os::tokio::Channel;
@@ -208,8 +209,8 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
     ///
     /// # Errors
     ///
-    /// [`RecvError::Full`], at once, when messages must be taken first; otherwise what the system or
-    /// the protocol say. The messages that arrived before an error can still be taken.
+    /// [`RecvError::Full`], at once, when messages must be taken first; otherwise what the system
+    /// or the protocol say. The messages that arrived before an error can still be taken.
     pub async fn read(&mut self) -> Result<ReadOutcome, RecvError> {
         // Otherwise there is nothing to wait for.
         if half::spare(&mut self.buf)?.is_none() {

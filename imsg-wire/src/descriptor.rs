@@ -41,14 +41,15 @@
 //! `sendmsg` carries at most one descriptor: that of the first marked message which has not sent
 //! its own yet. Its first byte is at or before the first byte of that message: the same for
 //! *begins*, an earlier one for *ends*, also after a short send. So descriptors arrive in the order
-//! of their headers, the k-th no later than the first byte of the k-th header, however reads are cut
-//! or merged; the next marked header owns the oldest descriptor that has come by its first byte, and
-//! if there is none, the sender attached none. An honest *ends* sender can still be refused, with
-//! [`TooManyDescriptors`](crate::Error::TooManyDescriptors): after as many short sends as the queue
-//! holds, all before one of their messages is complete. The rule cannot see that a descriptor was
-//! sent without a mark: the next marked message gets it, and one is left over in the end. As
-//! descriptors are counted from the first one, they must be allowed before anything is read: one
-//! that the kernel closed before that, and whose header comes later, shifts all that follow.
+//! of their headers, the k-th no later than the first byte of the k-th header, however reads are
+//! cut or merged; the next marked header owns the oldest descriptor that has come by its first
+//! byte, and if there is none, the sender attached none. An honest *ends* sender can still be
+//! refused, with [`TooManyDescriptors`](crate::Error::TooManyDescriptors): after as many short
+//! sends as the queue holds, all before one of their messages is complete. The rule cannot see that
+//! a descriptor was sent without a mark: the next marked message gets it, and one is left over in
+//! the end. As descriptors are counted from the first one, they must be allowed before anything is
+//! read: one that the kernel closed before that, and whose header comes later, shifts all that
+//! follow.
 //!
 //! [`Pairing::Unmarked`] is for peers that never mark, such as the crate `privsep`: their
 //! `sendmsg` is one message, so on Linux, where a read ends behind it, the descriptor belongs to

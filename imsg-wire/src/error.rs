@@ -340,7 +340,8 @@ impl fmt::Display for WriteError {
             Self::String { len, field } => {
                 write!(
                     f,
-                    "a string of {len} bytes, which must have no NUL in it and one behind it, does not fit a field of {field} bytes"
+                    "a string of {len} bytes has a NUL in it, or does not fit a field of {field} \
+                     bytes with one behind it"
                 )
             }
             Self::Outside { offset, len, written } => {
