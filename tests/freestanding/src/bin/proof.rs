@@ -222,6 +222,7 @@ fn reply<D: Dialect>(
     if let Descriptor::Missing(why) = message.descriptor {
         black_box(why);
     }
+    message.descriptor = Descriptor::from(message.descriptor.take());
     let token = message.descriptor.take();
     let refused = |log: &mut Log, Refused { reason, descriptor }: Refused<Token>| {
         log.error(Refused { reason, descriptor: descriptor.as_ref() });
