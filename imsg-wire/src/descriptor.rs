@@ -146,12 +146,6 @@ pub(crate) struct Span {
     pub(crate) end: u64,
 }
 
-impl Span {
-    fn contains(&self, offset: u64) -> bool {
-        self.start <= offset && offset < self.end
-    }
-}
-
 /// A descriptor that arrived with `range`, or `None` for one that the kernel dropped.
 struct Arrival<F> {
     range: Span,
@@ -254,7 +248,8 @@ impl<F, const N: usize> Descriptors<F, N> {
         self.rule != Pairing::Ordered && arrival.range.end <= position
     }
 
-    /// Takes the descriptor of the message at `message`.
+    /// Takes the descriptor of the message at `message`. This was [advanced](Self::advance) to it,
+    /// so that a range which ended before it is gone, unless the rule is `Ordered`.
     ///
     /// `marks_follow(end)` says whether another marked header lies wholly between this message and
     /// stream offset `end`.
@@ -279,7 +274,7 @@ impl<F, const N: usize> Descriptors<F, N> {
     ) -> Result<Descriptor<F>, Violation> {
         let start = message.start;
         let violation = |fault| Err(Violation { fault, offset: start });
-        if marked && self.several.is_some_and(|range| range.contains(start)) {
+        if marked && self.several.is_some_and(|range| range.start <= start) {
             return violation(Fault::Several);
         }
         let Some(arrival) = self.arrivals.front() else {
@@ -288,11 +283,10 @@ impl<F, const N: usize> Descriptors<F, N> {
         let range = arrival.range;
         let dropped = arrival.descriptor.is_none();
         let owns = match self.rule {
-            Pairing::Exact => marked && range.contains(start),
-            Pairing::Ordered => marked && range.start <= start,
-            Pairing::Unmarked => range.contains(start) && range.end <= message.end,
+            Pairing::Exact | Pairing::Ordered => marked,
+            Pairing::Unmarked => range.end <= message.end,
         };
-        if !owns {
+        if !owns || range.start > start {
             return Ok(if marked { self.missing(start) } else { Descriptor::None });
         }
         if self.rule == Pairing::Exact {

@@ -12,6 +12,7 @@
 //! - [`RecvBuf`] and [`SendBuf`] work on streams, over memory of the caller's.
 //! - [`Classic`], [`Modern`] and [`Any`] are the dialects; [`Detected`] tells them apart.
 //! - [`descriptor`] has the rules by which descriptors find their messages.
+//! - [`protocol`] is the specification of what is on the wire.
 //!
 //! ```
 //! use imsg_wire::{Ancillary, Header, Modern, RecvBuf, SendBuf};
@@ -44,6 +45,7 @@ mod header;
 mod message;
 mod owned;
 pub mod payload;
+pub mod protocol;
 mod recv;
 mod send;
 mod storage;
