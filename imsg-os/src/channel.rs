@@ -215,7 +215,16 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
     /// # Errors
     ///
     /// [`RecvError`]; the end of the stream inside a message is one.
+    #[inline]
     pub fn recv(&mut self) -> Result<Option<Message<'_>>, RecvError> {
+        if !self.buf.is_ready() {
+            self.fill()?;
+        }
+        Ok(self.buf.next_message()?)
+    }
+
+    /// Reads until a message is ready, or the stream ends.
+    fn fill(&mut self) -> Result<(), RecvError> {
         while !self.buf.is_ready() {
             match self.read()? {
                 ReadOutcome::Data => {}
@@ -223,7 +232,7 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
                 ReadOutcome::Closed => break,
             }
         }
-        Ok(self.buf.next_message()?)
+        Ok(())
     }
 
     /// Reads once from the socket (`imsgbuf_read`, and `ibuf_read` when descriptors are not

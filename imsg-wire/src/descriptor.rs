@@ -213,16 +213,15 @@ impl<F, const N: usize> Descriptors<F, N> {
         })
     }
 
-    /// Goes on to the header at `position`: no message that starts before it is left to take.
+    /// Whether nothing is there to be paired: then every message is
+    /// [unclaimed](Self::unclaimed), and there is nothing to [advance](Self::advance) over.
     #[inline]
-    pub(crate) fn advance(&mut self, position: u64) -> Result<(), Violation> {
-        if self.arrivals.is_empty() && self.several.is_none() {
-            return Ok(());
-        }
-        self.pass(position)
+    pub(crate) fn is_empty(&self) -> bool {
+        self.arrivals.is_empty() && self.several.is_none()
     }
 
-    fn pass(&mut self, position: u64) -> Result<(), Violation> {
+    /// Goes on to the header at `position`: no message that starts before it is left to take.
+    pub(crate) fn advance(&mut self, position: u64) -> Result<(), Violation> {
         while let Some(arrival) = self.arrivals.front()
             && self.is_passed(arrival, position)
             && arrival.descriptor.is_none()
@@ -253,20 +252,7 @@ impl<F, const N: usize> Descriptors<F, N> {
     ///
     /// `marks_follow(end)` says whether another marked header lies wholly between this message and
     /// stream offset `end`.
-    #[inline]
     pub(crate) fn claim(
-        &mut self,
-        message: Span,
-        marked: bool,
-        marks_follow: impl FnOnce(u64) -> bool,
-    ) -> Result<Descriptor<F>, Violation> {
-        if self.arrivals.is_empty() && self.several.is_none() {
-            return Ok(if marked { self.missing(message.start) } else { Descriptor::None });
-        }
-        self.pair(message, marked, marks_follow)
-    }
-
-    fn pair(
         &mut self,
         message: Span,
         marked: bool,
@@ -278,7 +264,7 @@ impl<F, const N: usize> Descriptors<F, N> {
             return violation(Fault::Several);
         }
         let Some(arrival) = self.arrivals.front() else {
-            return Ok(if marked { self.missing(start) } else { Descriptor::None });
+            return Ok(self.unclaimed(start, marked));
         };
         let range = arrival.range;
         let dropped = arrival.descriptor.is_none();
@@ -287,7 +273,7 @@ impl<F, const N: usize> Descriptors<F, N> {
             Pairing::Unmarked => range.end <= message.end,
         };
         if !owns || range.start > start {
-            return Ok(if marked { self.missing(start) } else { Descriptor::None });
+            return Ok(self.unclaimed(start, marked));
         }
         if self.rule == Pairing::Exact {
             if dropped {
@@ -304,11 +290,14 @@ impl<F, const N: usize> Descriptors<F, N> {
         }
     }
 
-    fn missing(&self, start: u64) -> Descriptor<F> {
-        Descriptor::Missing(match self.allowed_from {
-            Some(offset) if offset <= start => Missing::NotSent,
-            _ => Missing::NotAllowed,
-        })
+    /// What the message at `start` has if nothing that arrived is its own.
+    #[inline]
+    pub(crate) fn unclaimed(&self, start: u64, marked: bool) -> Descriptor<F> {
+        match self.allowed_from {
+            _ if !marked => Descriptor::None,
+            Some(offset) if offset <= start => Descriptor::Missing(Missing::NotSent),
+            _ => Descriptor::Missing(Missing::NotAllowed),
+        }
     }
 
     /// What is reported when the stream ends at `position`, behind a whole message.

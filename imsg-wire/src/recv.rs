@@ -212,6 +212,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
     }
 
     /// Whether [`next_message`](RecvBuf::next_message) has a message or an error to return.
+    #[inline]
     pub fn is_ready(&self) -> bool {
         !matches!(self.state.next(self.storage.bytes()), Next::Nothing)
     }
@@ -284,7 +285,16 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
     }
 
     /// What [`take`](Self::take) would return.
+    #[inline]
     fn next(&self, bytes: &[u8]) -> Next {
+        match self.plain(bytes) {
+            Some(_) => Next::Message,
+            None => self.next_of_any(bytes),
+        }
+    }
+
+    #[cold]
+    fn next_of_any(&self, bytes: &[u8]) -> Next {
         if let Some(error) = self.failed {
             return Next::Failure(error);
         }
@@ -302,23 +312,40 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
         }
     }
 
-    #[cold]
     fn storage_shrank(&self, bytes: &[u8]) -> Error {
         Error::StorageTooSmall { storage: bytes.len(), need: self.end }
     }
 
+    /// The next message, if that is all there is to it: nothing is wrong, and no descriptor is
+    /// there to be paired. So it is nearly always, and this path is short.
     #[inline]
-    fn take<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Message<'a, F>>, Error> {
-        if let Some(error) = self.failed {
-            return Err(error);
+    fn plain<'a>(&self, bytes: &'a [u8]) -> Option<(Frame, &'a [u8])> {
+        let unread = bytes.get(self.start..self.end)?;
+        if self.failed.is_some() || !self.descriptors.is_empty() {
+            return None;
         }
-        match self.try_take(bytes) {
-            Ok(message) => Ok(message),
-            Err(error) => Err(self.fail(error)),
-        }
+        let (frame, payload, _) = split(&self.dialect, unread, self.max_len).ok()??;
+        Some((frame, payload))
     }
 
     #[inline]
+    fn take<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Message<'a, F>>, Error> {
+        let Some((frame, payload)) = self.plain(bytes) else {
+            return self.take_any(bytes);
+        };
+        let descriptor = self.descriptors.unclaimed(self.offset, frame.marked);
+        self.pass(frame);
+        Ok(Some(Message { header: frame.header, payload, descriptor }))
+    }
+
+    #[cold]
+    fn take_any<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Message<'a, F>>, Error> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        self.try_take(bytes).map_err(|error| self.fail(error))
+    }
+
     fn try_take<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Message<'a, F>>, Error> {
         let Some(unread) = bytes.get(self.start..self.end) else {
             return Err(self.storage_shrank(bytes));
@@ -340,13 +367,18 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
                 has_mark(dialect, rest, max_len, until.saturating_sub(end))
             })
             .map_err(Error::Descriptor)?;
-        self.start = self.start.saturating_add(frame.len);
-        self.offset = end;
+        self.pass(frame);
         Ok(Some(Message { header: frame.header, payload, descriptor }))
     }
 
+    /// Goes on behind the message that was taken.
+    #[inline]
+    fn pass(&mut self, frame: Frame) {
+        self.start = self.start.saturating_add(frame.len);
+        self.offset = self.offset.wrapping_add(frame.len as u64);
+    }
+
     /// What is wrong with a stream that ends here, behind `unread`, which is no whole message.
-    #[cold]
     fn end_of_stream(&self, unread: &[u8]) -> Option<Error> {
         if unread.is_empty() {
             return self.descriptors.violation_at_end(self.offset).map(Error::Descriptor);
@@ -402,9 +434,15 @@ impl<'a, D: Dialect, F, const N: usize> Iterator for Received<'a, D, F, N> {
         if self.failed {
             return None;
         }
-        let item = self.state.take(self.bytes).transpose();
-        self.failed = matches!(item, Some(Err(_)));
-        item
+        // `Result::transpose` would copy the message once more.
+        match self.state.take(self.bytes) {
+            Ok(Some(message)) => Some(Ok(message)),
+            Ok(None) => None,
+            Err(error) => {
+                self.failed = true;
+                Some(Err(error))
+            }
+        }
     }
 }
 
