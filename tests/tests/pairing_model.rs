@@ -1,6 +1,7 @@
 //! `RecvBuf` against the reference model, for all rules, whenever the program takes its messages.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use imsg_tests::program::{Consumer, run};
 use imsg_tests::reference::{End, Id, Outcome, Read, Script};
@@ -228,39 +229,101 @@ fn unmarked_is_its_text_on_all_small_schedules() {
     compare_all_small_schedules(Pairing::Unmarked);
 }
 
-/// All streams of up to three messages of 17 bytes, marked or not, split in all ways between
-/// messages, in the middle of headers and behind headers, with or without a descriptor in each
-/// read.
+/// The rules compare nothing but where reads begin and end with where headers and messages do, so
+/// one cut in the middle of a header stands for all in there.
 fn compare_all_small_schedules(rule: Pairing) {
-    let mut count = 0;
-    for messages in 1..=3 {
-        for marks in 0..1_usize << messages {
-            let marks: Vec<bool> = (0..messages).map(|bit| marks >> bit & 1 == 1).collect();
-            let cuts: Vec<usize> =
-                (0..messages).flat_map(|i| [17 * i, 17 * i + 8, 17 * i + 16]).skip(1).collect();
-            for chosen in 0..1_usize << cuts.len() {
-                let bit = |i: &usize| chosen >> i & 1 == 1;
-                let at: Vec<usize> = (0..cuts.len()).filter(bit).map(|i| cuts[i]).collect();
-                let lens = lens(17 * messages, &at);
-                for attached in 0..1_usize << lens.len() {
-                    let reads: Vec<(usize, Ancillary<()>)> = lens
-                        .iter()
-                        .enumerate()
-                        .map(|(i, len)| (*len, if attached >> i & 1 == 1 { ONE } else { NOTHING }))
-                        .collect();
-                    let script = script(rule, &marks, &reads);
-                    let expected = script.outcome();
-                    for consumer in [Consumer::Eager, Consumer::Lazy] {
-                        let run = run::<MANY>(&script, consumer);
-                        assert_eq!(run.outcome, expected, "{consumer:?} of {script:?}");
-                    }
-                    count += 1;
-                }
-            }
+    let (mut beside, mut dropped, mut several) = (0, 0, 0);
+    for n in 1..=4 {
+        let inside = (0..n).flat_map(|i| [17 * i, 17 * i + 8, 17 * i + 16]).skip(1).collect();
+        beside += compare_all(rule, &[1; 4][..n], &subsets(inside), &[NOTHING, ONE]);
+
+        let without_payload: Vec<usize> = (1..2 * n).map(|i| 8 * i).collect();
+        let cuts = subsets(without_payload);
+        dropped += compare_all(rule, &[0; 4][..n], &cuts, &[NOTHING, ONE, DROPPED]);
+        if n <= 3 {
+            several += compare_all(rule, &[0; 4][..n], &cuts, &[NOTHING, ONE, DROPPED, SEVERAL]);
         }
     }
-    println!("{rule:?}: {count} schedules, each taken eagerly and lazily");
-    assert_eq!(count, 2 * 2 * 9 + 4 * 2 * 243 + 8 * 2 * 6561);
+    let anywhere = up_to_two_of(1..16 + 17 + 18 + 19);
+    let anywhere = compare_all(rule, &[0, 1, 2, 3], &anywhere, &[NOTHING, ONE]);
+
+    println!("{rule:?}: up to four messages, a descriptor or none with each read: {beside}");
+    println!("{rule:?}: the same without payloads, and what the kernel dropped: {dropped}");
+    println!("{rule:?}: up to three messages, and several descriptors at once: {several}");
+    println!("{rule:?}: four messages in up to three reads that end anywhere: {anywhere}");
+    // Each possible cut is not made, or made and followed by a read of one of k kinds; what comes
+    // with the first read is free: k * (k + 1) ^ cuts, for all of the marks.
+    let all = |n: u32, cuts: u32, kinds: u64| 2_u64.pow(n) * kinds * (kinds + 1).pow(cuts);
+    assert_eq!(beside, (1..=4).map(|n| all(n, 3 * n - 1, 2)).sum::<u64>());
+    assert_eq!(dropped, (1..=4).map(|n| all(n, 2 * n - 1, 3)).sum::<u64>());
+    assert_eq!(several, (1..=3).map(|n| all(n, 2 * n - 1, 4)).sum::<u64>());
+    assert_eq!(anywhere, 16 * (2 + 69 * 2 * 2 + 69 * 68 / 2 * 2 * 2 * 2));
+}
+
+/// Compares all streams of messages with such payloads, marked in all ways, cut in each of these
+/// ways, with each of these kinds beside each read. Returns how many they are.
+fn compare_all(
+    rule: Pairing,
+    payloads: &[usize],
+    cuts: &[Vec<usize>],
+    kinds: &[Ancillary<()>],
+) -> u64 {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..1_usize << payloads.len())
+            .map(|marks| scope.spawn(move || compare_marked(rule, payloads, marks, cuts, kinds)))
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    })
+}
+
+/// Bit n of `marks` says whether message n is marked.
+fn compare_marked(
+    rule: Pairing,
+    payloads: &[usize],
+    marks: usize,
+    cuts: &[Vec<usize>],
+    kinds: &[Ancillary<()>],
+) -> u64 {
+    let messages = (0..payloads.len()).map(|i| (marks >> i & 1 == 1, payloads[i]));
+    let mut script = stream(rule, messages);
+    let mut count = 0;
+    for cuts in cuts {
+        let lens = lens(script.bytes.len(), cuts);
+        for choice in 0..kinds.len().pow(lens.len() as u32) {
+            let brought = (0..).map(|i| kinds[choice / kinds.len().pow(i) % kinds.len()]);
+            let reads = (0..).zip(lens.iter().zip(brought));
+            script.reads.clear();
+            script.reads.extend(reads.map(|(id, (len, what))| read(*len, id, what)));
+            compare(&script);
+            count += 1;
+        }
+    }
+    count
+}
+
+/// Nobody takes messages earlier or later than these two.
+fn compare(script: &Script) {
+    let expected = script.outcome();
+    for consumer in [Consumer::Eager, Consumer::Lazy] {
+        let run = run::<MANY>(script, consumer);
+        assert_eq!(run.outcome, expected, "{consumer:?} of {script:?}");
+        assert_eq!(run.ready_wrongly, None, "{consumer:?} of {script:?}");
+        assert!(run.end_stays, "{consumer:?} of {script:?}");
+        let accounted = run.delivered.len() + run.closed.len();
+        assert_eq!(accounted, run.received.len(), "{consumer:?} of {script:?}");
+    }
+}
+
+fn subsets(of: Vec<usize>) -> Vec<Vec<usize>> {
+    let chosen = |set: usize| (0..of.len()).filter(move |i| set >> i & 1 == 1);
+    (0..1_usize << of.len()).map(|set| chosen(set).map(|i| of[i]).collect()).collect()
+}
+
+fn up_to_two_of(of: Range<usize>) -> Vec<Vec<usize>> {
+    let end = of.end;
+    let pairs =
+        of.clone().flat_map(|first| (first + 1..end).map(move |second| vec![first, second]));
+    std::iter::once(vec![]).chain(of.map(|only| vec![only])).chain(pairs).collect()
 }
 
 // ---- Scripts by hand
@@ -273,18 +336,27 @@ const DROPPED: Ancillary<()> = Ancillary::Dropped;
 /// A stream that ends after messages of 17 bytes, marked or not. The descriptor that comes with
 /// the n-th read is named n.
 fn script(rule: Pairing, marks: &[bool], reads: &[(usize, Ancillary<()>)]) -> Script {
+    Script {
+        reads: (0..).zip(reads).map(|(id, (len, what))| read(*len, id, *what)).collect(),
+        ..stream(rule, marks.iter().map(|marked| (*marked, 1)))
+    }
+}
+
+/// A stream of messages, marked or not, with payloads of so many bytes; not yet cut into reads.
+fn stream(rule: Pairing, messages: impl Iterator<Item = (bool, usize)>) -> Script {
     let dialect = Any::Modern(Endian::NATIVE);
     let mut bytes = Vec::new();
-    for (id, marked) in (0..).zip(marks) {
-        put(&mut bytes, dialect, Header { id, ..Header::new(1) }, 17, *marked, 0);
-        bytes.push(b'!');
+    for (id, (marked, payload)) in (0..).zip(messages) {
+        let len = (HEADER + payload) as u32;
+        put(&mut bytes, dialect, Header { id, ..Header::new(1) }, len, marked, 0);
+        bytes.extend(std::iter::repeat_n(b'!', payload));
     }
     Script {
         dialect,
         max_len: MAX_LEN,
         rule,
         bytes,
-        reads: (0..).zip(reads).map(|(id, (len, what))| read(*len, id, *what)).collect(),
+        reads: Vec::new(),
         allowed_after: Some(0),
         ended: true,
         capacity: MANY,
