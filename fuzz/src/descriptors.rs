@@ -1,9 +1,11 @@
 //! Which message gets which descriptor, against a model that applies the rules literally.
 
-use arbitrary::{Arbitrary, Unstructured};
+use arbitrary::{Arbitrary, Result, Unstructured};
 use imsg_tests::program::{Consumer, run};
 use imsg_tests::reference::{Read, Script};
-use imsg_wire::{Ancillary, Any, Dialect, Endian, Frame, Header, Pairing};
+use imsg_wire::{Ancillary, Any, Dialect, Frame, Header, Pairing};
+
+use crate::script;
 
 const HEADER: usize = 16;
 const MAX_LEN: usize = 64;
@@ -11,18 +13,16 @@ const MAX_LEN: usize = 64;
 /// Sends messages of any marks and lengths, has them read in any pieces with anything beside them,
 /// and takes them at any times. What comes out has to be what the model says.
 pub fn descriptors(data: &[u8]) {
-    if let Ok(plan) = Plan::arbitrary_take_rest(Unstructured::new(data)) {
+    if let Ok(plan) = Plan::arbitrary(&mut Unstructured::new(data)) {
         plan.check::<2>();
         plan.check::<3>();
         plan.check::<16>();
     }
 }
 
-#[derive(Arbitrary, Debug)]
 struct Plan {
-    modern: bool,
-    big_endian: bool,
-    rule: Rule,
+    dialect: Any,
+    rule: Pairing,
     allowed_after: Option<u8>,
     ended: bool,
     missing: u8,
@@ -31,26 +31,57 @@ struct Plan {
     reads: Vec<(u8, Brought)>,
 }
 
-#[derive(Arbitrary, Debug)]
-enum Rule {
-    Exact,
-    Ordered,
-    Unmarked,
-}
-
-#[derive(Arbitrary, Debug)]
 struct Planned {
     marked: bool,
     payload: u8,
     wrong_len: Option<u16>,
 }
 
-#[derive(Arbitrary, Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 enum Brought {
     Nothing,
     One,
     Several,
     Dropped,
+}
+
+impl Arbitrary<'_> for Plan {
+    fn arbitrary(u: &mut Unstructured<'_>) -> Result<Self> {
+        let rules = [Pairing::Exact, Pairing::Ordered, Pairing::Unmarked];
+        let messages = u.int_in_range(0..=12)?;
+        Ok(Self {
+            dialect: script::dialect(u)?,
+            rule: *u.choose(&rules)?,
+            allowed_after: u.arbitrary()?,
+            ended: u.arbitrary()?,
+            missing: u.arbitrary()?,
+            steps: u.arbitrary()?,
+            messages: (0..messages).map(|_| u.arbitrary()).collect::<Result<_>>()?,
+            reads: script::rest(u, 24)?,
+        })
+    }
+}
+
+impl Arbitrary<'_> for Planned {
+    fn arbitrary(u: &mut Unstructured<'_>) -> Result<Self> {
+        let wrong = u.ratio(1, 16)?;
+        Ok(Self {
+            marked: u.arbitrary()?,
+            payload: u.arbitrary()?,
+            wrong_len: if wrong { Some(u.arbitrary()?) } else { None },
+        })
+    }
+}
+
+impl Arbitrary<'_> for Brought {
+    fn arbitrary(u: &mut Unstructured<'_>) -> Result<Self> {
+        Ok(match u.int_in_range(0..=7)? {
+            0..=2 => Self::Nothing,
+            3..=5 => Self::One,
+            6 => Self::Several,
+            _ => Self::Dropped,
+        })
+    }
 }
 
 impl Plan {
@@ -73,10 +104,9 @@ impl Plan {
     }
 
     fn script(&self, capacity: usize) -> Script {
-        let endian = if self.big_endian { Endian::Big } else { Endian::Little };
-        let dialect = if self.modern { Any::Modern(endian) } else { Any::Classic(endian) };
+        let dialect = self.dialect;
         let mut bytes = Vec::new();
-        for (msg_type, message) in (0..).zip(self.messages.iter().take(12)) {
+        for (msg_type, message) in (0..).zip(&self.messages) {
             let payload = usize::from(message.payload) % (MAX_LEN - HEADER + 1);
             let len = message.wrong_len.map_or(HEADER + payload, usize::from);
             let header = Header::new(msg_type);
@@ -87,7 +117,7 @@ impl Plan {
 
         let mut reads = Vec::new();
         let mut left = bytes.len();
-        let mut wanted = self.reads.iter().take(24);
+        let mut wanted = self.reads.iter();
         while left > 0 {
             let (len, brought) = wanted.next().copied().unwrap_or((u8::MAX, Brought::Nothing));
             let len = usize::from(len).clamp(1, left);
@@ -103,11 +133,7 @@ impl Plan {
         Script {
             dialect,
             max_len: MAX_LEN,
-            rule: match self.rule {
-                Rule::Exact => Pairing::Exact,
-                Rule::Ordered => Pairing::Ordered,
-                Rule::Unmarked => Pairing::Unmarked,
-            },
+            rule: self.rule,
             bytes,
             allowed_after: self.allowed_after.map(|n| usize::from(n) % (reads.len() + 1)),
             reads,

@@ -1,6 +1,7 @@
 //! Shared helpers of the cross-crate tests.
 
 pub mod kernel;
+pub mod payload_model;
 pub mod program;
 pub mod reference;
 pub mod senders;

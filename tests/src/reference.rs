@@ -450,7 +450,8 @@ fn unmarked(stream: &Stream, arrivals: &[Arrival]) -> Verdict {
 }
 
 /// The header's fields, the length it states, and whether it is marked.
-fn decode(dialect: Any, raw: &[u8; HEADER]) -> (Header, usize, bool) {
+#[must_use]
+pub fn decode(dialect: Any, raw: &[u8; HEADER]) -> (Header, usize, bool) {
     let word = |at: usize, order: Endian| {
         let bytes = [raw[at], raw[at + 1], raw[at + 2], raw[at + 3]];
         match order {
