@@ -24,13 +24,58 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Coming from C? The table of functions is on the page of [`imsg_wire`]. Where it names a method
-//! of `RecvBuf` or `SendBuf`, [`Receiver`] or [`Sender`] has one of the same name, or does it
-//! itself.
+//! ```text
+//! socket ──► rx: Receiver ──► Message ──► program ──► tx: Sender ──► socket
+//! ```
 //!
 //! Programs in `examples/` show it at work: `privsep` is a parent that opens files and a sandboxed
 //! worker that reads them, `tmux` a client of a real server, `dump` a decoder of captured streams,
-//! and `echo_poll`, `echo_mio` and `echo_tokio` are servers for many clients.
+//! `relay` a listener between a server and its clients, and `echo_poll`, `echo_mio` and
+//! `echo_tokio` are servers for many clients.
+//!
+//! # Blocking, event loops, tokio
+//!
+//! | | receive | send |
+//! | --- | --- | --- |
+//! | blocking | [`Receiver::recv`] | [`Sender::compose`], then [`Sender::flush`] |
+//! | event loop | [`Receiver::read`], then [`Receiver::messages`] | [`Sender::compose`], then [`Sender::write`]; see [`Channel`](Channel#in-an-event-loop) |
+//! | tokio | `tokio::Receiver::recv` | `tokio::Sender::reserve`, `compose`, then `flush` |
+//!
+//! Nothing is sent before it is flushed or written, and what is queued when a channel is dropped is
+//! lost.
+//!
+//! # When something is wrong
+//!
+//! | | means | so |
+//! | --- | --- | --- |
+//! | [`RecvError::Protocol`] | the peer broke the protocol, or the stream ended inside a message | it is final: drop the channel |
+//! | [`RecvError::Io`] | the system call failed; `ECONNRESET` when the peer closed without reading all | drop the channel, once the messages that came before are taken |
+//! | [`RecvError::Full`] | messages must be taken first | take them, then read on |
+//! | [`RecvError::DescriptorLimit`] | a descriptor would be lost | close some, then read on |
+//! | [`Missing`] in a message | its descriptor is not there; the message is whole | refuse what it asks for |
+//! | [`Refused`] | the message was not queued; the descriptor is given back | flush, then compose again; [`Reason::TooLong`] never fits |
+//! | `EPIPE`, `ECONNRESET` from a flush | the peer is gone | messages it sent before can still be received |
+//! | `ETOOMANYREFS` from a flush (Linux) | too many descriptors are on their way | try again when the peer has read |
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! | feature | adds |
+//! | --- | --- |
+//! | `tokio` | `imsg_os::tokio`, a channel to be awaited; every future is cancel safe |
+//! | `zeroize` | `Wiping`, a storage that overwrites what is not needed any more |
+//!
+//! # Coming from C, or from `privsep`
+//!
+//! The table of functions is on the page of [`imsg_wire`]. Where it names a method of `RecvBuf` or
+//! `SendBuf`, [`Receiver`] or [`Sender`] has one of the same name, or does it itself.
+//!
+//! The crate `privsep` sends the classic header and never marks a message that has a descriptor. A
+//! program that talks to one sets [`Pairing::Unmarked`] on its receiver; what it sends itself is
+//! marked, which `privsep` does not look at. What `privsep` does beside messages, to start processes
+//! and to drop their privileges, this crate leaves to others, such as `command-fds` (see below) and
+//! `nix`.
 //!
 //! # Starting a process with a channel
 //!
@@ -132,6 +177,7 @@
 //! close-on-exec right after it arrives and not by the same call, and only Linux tells the pid of a
 //! peer and can [keep a reserve](Receiver::keep_reserve).
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 

@@ -33,8 +33,49 @@
 //! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```
 //!
+//! # Which dialect
+//!
+//! Both ends must speak the same one. Programs that only talk to themselves take [`Modern`], whose
+//! peers all keep to the stricter rule of descriptors. For a program written in C, the version
+//! decides: [`protocol`] lists them. [`Any`] is for one that is known only at run time;
+//! [`Detected::of`] tells it from a header, once one carries a descriptor.
+//!
+//! # How much memory
+//!
+//! - The storage of a [`RecvBuf`] has to hold the largest message that may come. More lets one read
+//!   bring many messages: 64 KiB is what `imsg-os` uses, and more than a socket usually gives.
+//! - The storage of a [`SendBuf`] has to hold what is composed between two sends; if the peer may be
+//!   slow, twice what is queued and the next message.
+//! - The maximum of both starts at 16384 bytes, or what the storage holds if that is less.
+//!   [`RecvBuf::set_max_len`] and [`SendBuf::set_max_len`] change it.
+//! - The last parameter, `N`, is how many descriptors each can hold.
+//!
+//! # When something is wrong
+//!
+//! | | means | so |
+//! | --- | --- | --- |
+//! | [`Error`] | the peer broke the protocol, or the stream ended inside a message | it is final: close the connection |
+//! | [`Missing`] in a message | its descriptor is not there; the message is whole | refuse what it asks for; [`Missing::Dropped`] is the fault of the kernel, not of the peer |
+//! | [`ReadError`] | the payload is not what its type promises | a fault of the peer; the stream goes on |
+//! | [`NoRoom::Full`] | messages must be taken first | take them, then read on |
+//! | [`Refused`], [`Reason::Full`], [`Reason::DescriptorsFull`] | the queue is full | send, then compose again; until then stop taking messages that need an answer |
+//! | [`Reason::TooLong`] | it never fits | raise the maximum on both ends, or send it in parts |
+//! | [`WriteError`] | a field does not fit the message | as for [`Reason`]; what was written stays |
+//! | [`NotOffered`] | the program claimed more than the buffer lent | a fault of the program |
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! | feature | adds |
+//! | --- | --- |
+//! | `zeroize` | `Wiping`, a storage that overwrites what is not needed any more |
+//! | `serde` | `Serialize` and `Deserialize` for [`Header`] and [`Frame`] |
+//! | `defmt` | `defmt::Format` for the same |
+//!
 #![doc = include_str!("c_functions.md")]
 #![no_std]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

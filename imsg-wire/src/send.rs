@@ -19,8 +19,9 @@ use crate::storage::Storage;
 /// and tell [`consume`](SendBuf::consume) how much of it the kernel took.
 ///
 /// Messages lie one behind the other in the storage. Bytes move to its front only when that frees
-/// at least as many bytes as it moves, so a message may be [refused](Reason::Full) once more than
-/// half of the storage is queued; in an empty queue every message up to the maximum fits.
+/// at least as many bytes as it moves. So a message may be [refused](Reason::Full) although there
+/// is as much room in all, but it always fits when it is no longer than the storage less twice what
+/// is queued; in an empty queue, every message up to the maximum does.
 ///
 /// `D` is the dialect, `S` the [`Storage`], `F` the type of a descriptor, and `N` how many
 /// descriptors can be queued.
