@@ -82,6 +82,9 @@ pub trait Dialect {
     ///
     /// This never fails: a header that must be refused gets a length that is out of range, such
     /// as 0.
+    ///
+    /// The buffers give it nothing but headers of their stream, none before those in front of it;
+    /// the same one any number of times.
     fn decode(&self, raw: &Self::Raw) -> Frame;
 
     /// Writes a header. The length is at most [`max_len`](Dialect::max_len).

@@ -136,6 +136,7 @@ fn a_names_file_that_is_none_is_refused_with_the_line() {
         (b"7\n", "line 1 is not a number and a name"),
         (b"4294967296 MSG_TOO_LARGE\n", "line 1 is not a number and a name"),
         (b"7 MSG SEVEN\n", "line 1 is not a number and a name"),
+        (b"7 MSG\x1b[31m\n", "line 1 is not a number and a name"),
         (b"7 MSG_SEVEN\n7 MSG_OTHER\n", "line 2 names 7 once more"),
         (b"7 \xff\n", "UTF-8"),
     ] {

@@ -24,7 +24,7 @@ use clap::{CommandFactory, Parser, ValueEnum};
 use imsg_os::{Any, DEFAULT_MAX_LEN, Endian};
 
 use crate::names::Names;
-use crate::print::{Format, print};
+use crate::print::{Entry, Format, print};
 use crate::stream::{Framing, Stream};
 
 /// Decodes a captured stream of imsg messages, of any length, in constant memory.
@@ -166,8 +166,21 @@ fn dump(
     in_stream: impl Fn(stream::Error) -> Failure,
 ) -> Result<(), Failure> {
     loop {
-        while let Some(entry) = stream.next_entry().map_err(&in_stream)? {
-            print(out, format, &entry).map_err(Failure::Output)?;
+        while let Some(found) = stream.next_entry().map_err(&in_stream)? {
+            let stream::Entry { offset, dialect, frame, payload } = found;
+            let printed = print(
+                out,
+                format,
+                &Entry {
+                    place: format_args!("{offset:>10}"),
+                    keys: format_args!(r#""offset":{offset}"#),
+                    dialect: stream::name(dialect),
+                    frame,
+                    payload,
+                    target: None,
+                },
+            );
+            printed.map_err(Failure::Output)?;
         }
         // The next read may take as long as the program takes that writes the stream.
         out.flush().map_err(Failure::Output)?;

@@ -19,7 +19,10 @@ impl Names {
             let words: Vec<_> = line.split_whitespace().collect();
             let (msg_type, name) = match words[..] {
                 [] => continue,
-                [msg_type, name] => (msg_type.parse().ok(), name),
+                // A terminal would obey control characters.
+                [msg_type, name] if !name.contains(char::is_control) => {
+                    (msg_type.parse().ok(), name)
+                }
                 _ => (None, ""),
             };
             let Some(msg_type) = msg_type else {

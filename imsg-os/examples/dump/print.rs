@@ -1,11 +1,11 @@
 //! Messages as text, and as JSON.
 
+use std::fmt::Arguments;
 use std::io::{self, Write};
 
 use imsg_os::imsg_wire::Frame;
 
 use crate::names::Names;
-use crate::stream::{Entry, name};
 
 /// How messages are written down.
 pub(crate) enum Format {
@@ -13,6 +13,19 @@ pub(crate) enum Format {
     Text { names: Names, hex: bool },
     /// An object each, on a line.
     Json,
+}
+
+/// A message, and what is known beside it.
+pub(crate) struct Entry<'a> {
+    /// Where or when it was found, as text,
+    pub(crate) place: Arguments<'a>,
+    /// and as the first keys of an object.
+    pub(crate) keys: Arguments<'a>,
+    pub(crate) dialect: &'a str,
+    pub(crate) frame: Frame,
+    pub(crate) payload: &'a [u8],
+    /// What its descriptor is, as a string in quotes, if that is known.
+    pub(crate) target: Option<&'a str>,
 }
 
 pub(crate) fn print(out: &mut impl Write, format: &Format, entry: &Entry<'_>) -> io::Result<()> {
@@ -26,24 +39,30 @@ pub(crate) fn print(out: &mut impl Write, format: &Format, entry: &Entry<'_>) ->
 }
 
 fn print_line(out: &mut impl Write, names: &Names, entry: &Entry<'_>) -> io::Result<()> {
-    let Entry { offset, frame: Frame { header, marked, .. }, payload, .. } = entry;
-    let dialect = name(entry.dialect);
-    write!(out, "{offset:>10}  {dialect:<7}  type {}", header.msg_type)?;
+    let Entry { place, dialect, frame: Frame { header, marked, .. }, payload, .. } = entry;
+    write!(out, "{place}  {dialect:<7}  type {}", header.msg_type)?;
     if let Some(name) = names.of(header.msg_type) {
         write!(out, " {name}")?;
     }
     let (id, pid, len) = (header.id, header.pid, payload.len());
     let mark = if *marked { "  fd" } else { "" };
-    writeln!(out, "  id {id}  pid {pid}  payload {len}{mark}")
+    write!(out, "  id {id}  pid {pid}  payload {len}{mark}")?;
+    if let Some(target) = entry.target {
+        write!(out, " {target}")?;
+    }
+    out.write_all(b"\n")
 }
 
 /// The order of the keys is part of the format.
 fn print_object(out: &mut impl Write, entry: &Entry<'_>) -> io::Result<()> {
-    let Entry { offset, frame: Frame { header, len, marked }, payload, .. } = entry;
-    let dialect = name(entry.dialect);
+    let Entry { keys, dialect, frame: Frame { header, len, marked }, payload, .. } = entry;
     let (msg_type, id, pid) = (header.msg_type, header.id, header.pid);
-    write!(out, r#"{{"offset":{offset},"dialect":"{dialect}","type":{msg_type},"id":{id},"#)?;
-    write!(out, r#""pid":{pid},"len":{len},"fd":{marked},"payload":""#)?;
+    write!(out, r#"{{{keys},"dialect":"{dialect}","type":{msg_type},"id":{id},"#)?;
+    write!(out, r#""pid":{pid},"len":{len},"fd":{marked},"#)?;
+    if let Some(target) = entry.target {
+        write!(out, r#""target":{target},"#)?;
+    }
+    out.write_all(br#""payload":""#)?;
     let mut digits = [0; 1024];
     for part in payload.chunks(digits.len() / 2) {
         let digits = &mut digits[..part.len() * 2];

@@ -15,8 +15,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use zerocopy::IntoBytes;
 
-use crate::error::{Error, is_hang_up};
+use crate::error::Error;
 use crate::greeting::greet;
+use crate::probe::is_hang_up;
 use crate::protocol::{
     EXITING, FromServer, Open, Outcome, READ, READ_DONE, Stream, WRITE, WRITE_CLOSE, WRITE_READY,
     header,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use imsg_os::{ReadError, Reason, RecvError, Refused, WriteError};
 
+use crate::probe::is_hang_up;
 use crate::protocol::VERSION;
 
 #[derive(Debug)]
@@ -118,9 +119,4 @@ impl From<WriteError> for Error {
     fn from(error: WriteError) -> Self {
         Self::Write(error)
     }
-}
-
-/// Whether this is how the system says that the peer of a socket is gone.
-pub(crate) fn is_hang_up(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }

@@ -2,47 +2,22 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process;
 
-use imsg_os::{Any, Channel, Classic, Header, Reason, Refused, Sender};
+use imsg_os::{Any, Reason, Refused, Sender};
 use zerocopy::IntoBytes;
 
-use crate::Dialect;
 use crate::error::Error;
 use crate::protocol::{
     COMMAND, IDENTIFY_CLIENTPID, IDENTIFY_CWD, IDENTIFY_DONE, IDENTIFY_ENVIRON, IDENTIFY_FEATURES,
     IDENTIFY_LONGFLAGS, IDENTIFY_STDIN, IDENTIFY_STDOUT, IDENTIFY_TERM, IDENTIFY_TTYNAME,
-    LongFlags, Number, OTHER_VERSION, header,
+    LongFlags, Number, header,
 };
-
-/// Finds out which dialect a server speaks, by a message that only a classic one understands: one
-/// that carries a descriptor, and has a version that no server has.
-///
-/// A classic server answers that its version is another. A modern one reads a length that is out of
-/// range, and hangs up. Neither does more, and neither takes harm.
-pub(crate) fn probe(socket: UnixStream) -> Result<Dialect, Error> {
-    let mut channel = Channel::new(socket, Classic::new()).map_err(io::Error::from)?;
-    let question = Header { id: 0, ..header(IDENTIFY_STDIN) };
-    let descriptor = File::open("/dev/null")?.into();
-    channel.tx.compose(question, b"", Some(descriptor))?;
-    channel.tx.flush()?;
-
-    match channel.rx.recv().map(|answer| answer.map(|message| message.header.msg_type)) {
-        Ok(Some(OTHER_VERSION)) => Ok(Dialect::Classic),
-        Ok(Some(msg_type)) => Err(Error::Probe { msg_type }),
-        Ok(None) => Ok(Dialect::Modern),
-        Err(error) => match error.into() {
-            Error::Gone => Ok(Dialect::Modern),
-            error => Err(error),
-        },
-    }
-}
 
 /// Introduces this process to the server, and asks it to run a command.
 ///

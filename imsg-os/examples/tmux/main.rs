@@ -5,7 +5,8 @@
 //! ```
 //!
 //! - `protocol` is what client and server say to each other,
-//! - `greeting` is what a client says first, and how it finds out the dialect,
+//! - `probe` finds out the dialect,
+//! - `greeting` is what a client says first,
 //! - `client` carries out what the server asks for, until the command has ended.
 
 #![forbid(unsafe_code)]
@@ -13,6 +14,7 @@
 mod client;
 mod error;
 mod greeting;
+mod probe;
 mod protocol;
 
 use std::env;
@@ -29,6 +31,7 @@ use nix::unistd;
 
 use crate::client::Client;
 use crate::error::Error;
+use crate::probe::{Answer, probe};
 
 /// Runs one command on a tmux server that is there, and prints what it answers.
 ///
@@ -100,7 +103,11 @@ fn run(arguments: &Arguments) -> Result<i32, Error> {
     let path = arguments.socket.clone().unwrap_or_else(default_socket);
     let (dialect, how) = match arguments.dialect {
         Some(dialect) => (dialect, "as told"),
-        None => (greeting::probe(connect(&path)?)?, "as a probe found"),
+        None => match probe(connect(&path)?)? {
+            Answer::Classic => (Dialect::Classic, "as a probe found"),
+            Answer::Modern => (Dialect::Modern, "as a probe found"),
+            Answer::Other { msg_type } => return Err(Error::Probe { msg_type }),
+        },
     };
     if arguments.verbose {
         let name = dialect.name();

@@ -1,0 +1,118 @@
+//! The socket where clients connect.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net;
+use std::path::{Path, PathBuf};
+
+use mio::net::{UnixListener, UnixStream};
+use nix::errno::Errno;
+use nix::sys::stat::{Mode, umask};
+
+pub(crate) struct Listener {
+    pub(crate) socket: UnixListener,
+    /// A descriptor to be closed when there is no room for that of a client, so that this can be
+    /// taken, and hung up on.
+    reserve: Option<File>,
+}
+
+impl Listener {
+    pub(crate) fn bind(path: &Path) -> io::Result<(Self, SocketFile)> {
+        let socket = match bind(path) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                remove_stale(path)?;
+                bind(path)?
+            }
+            bound => bound?,
+        };
+        let file = SocketFile { path: path.to_owned(), identity: identity(path) };
+        socket.set_nonblocking(true)?;
+        let socket = UnixListener::from_std(socket);
+        Ok((Self { socket, reserve: spare() }, file))
+    }
+
+    /// Takes the next client.
+    pub(crate) fn accept(&mut self) -> Arrival {
+        let full = match self.socket.accept() {
+            Ok((client, _)) => return Arrival::Client(client),
+            Err(error) if is_table_full(&error) => error,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Arrival::Nobody,
+            Err(_) => return Arrival::Unknown,
+        };
+        // The system says so also when there is no client at all.
+        if self.reserve.take().is_none() {
+            self.reserve = spare();
+            return Arrival::Unknown;
+        }
+        let accepted = self.socket.accept().map(drop);
+        self.reserve = spare();
+        match accepted {
+            Ok(()) => Arrival::Refused(full),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Arrival::Nobody,
+            Err(_) => Arrival::Unknown,
+        }
+    }
+}
+
+/// Who is there.
+pub(crate) enum Arrival {
+    Client(UnixStream),
+    /// A client that was hung up on, as there is no room for another descriptor.
+    Refused(io::Error),
+    Nobody,
+    /// The system cannot tell now, nor will it tell when it can.
+    Unknown,
+}
+
+/// Takes the socket away when it is dropped, which has to be before the listener is: as long as
+/// that is there, no other file has this identity.
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    identity: Option<(u64, u64)>,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Somebody else may have put another one there.
+        if self.identity.is_some() && self.identity == identity(&self.path) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Makes the socket for its owner only, from the first moment on.
+fn bind(path: &Path) -> io::Result<net::UnixListener> {
+    // No other thread makes files meanwhile.
+    let before = umask(Mode::from_bits_truncate(0o177));
+    let bound = net::UnixListener::bind(path);
+    umask(before);
+    bound
+}
+
+/// Removes a socket that nobody listens on, as a program leaves it that was killed.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let refuse = |reason| Err(io::Error::new(ErrorKind::AddrInUse, reason));
+    if !fs::symlink_metadata(path)?.file_type().is_socket() {
+        return refuse("it exists, and is no socket");
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+        // With too many clients waiting, it would block.
+        _ => refuse("a program listens on it already"),
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+fn is_table_full(error: &io::Error) -> bool {
+    [Errno::EMFILE, Errno::ENFILE].map(|full| Some(full as i32)).contains(&error.raw_os_error())
+}

@@ -1,0 +1,233 @@
+//! Stands between programs that already run, shows what they say, and translates.
+//!
+//! ```text
+//! cargo run --release -p imsg-os --example relay -- --listen /tmp/tap --connect SOCKET \
+//!     --connect-dialect modern
+//! ```
+//!
+//! - `relay` is the event loop,
+//! - `listener` makes the socket for clients, and takes them,
+//! - `connection` passes messages on, from a client to the server and back,
+//! - `side` is what one of them speaks, given or found out,
+//! - `tap` prints the messages, as `dump` does, with whose code it does it.
+
+#![forbid(unsafe_code)]
+
+mod connection;
+mod listener;
+#[path = "../dump/names.rs"]
+mod names;
+#[path = "../dump/print.rs"]
+mod print;
+#[path = "../tmux/probe.rs"]
+mod probe;
+mod relay;
+mod side;
+mod tap;
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{self, ExitCode};
+use std::thread;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use imsg_os::{Any, Pairing};
+use mio::Waker;
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::connection::Plan;
+use crate::listener::{Listener, SocketFile};
+use crate::names::Names;
+use crate::print::Format;
+use crate::probe::{Answer, probe};
+use crate::relay::Relay;
+use crate::side::{CLASSIC, MODERN};
+use crate::tap::Tap;
+
+/// Carries imsg messages, and the descriptors with them, between clients and a server that already
+/// run, shows them, and translates from one dialect to the other.
+///
+/// For each client that connects, a connection to the server is made. Each message is printed when
+/// it is passed on: the time (in seconds since 1970), the number of the connection, the direction,
+/// the dialect of the sender, type, id and pid, the bytes of the payload, and "fd" and what the
+/// descriptor is. What is printed is what was received.
+///
+/// Who reads slowly is waited for: a side of a connection slows the other one, and who reads the
+/// output slowly slows all. When nobody reads it any more, the connections go on without.
+///
+/// A connection ends, with a line on standard error, when a side breaks the protocol, when a marked
+/// message comes without its descriptor, and when a message cannot be passed on: a classic program
+/// takes 16384 bytes at most, a modern one here 131088, or 65535 if its dialect was found out.
+///
+/// SIGINT and SIGTERM end the program: what was received is passed on, for 5 seconds at most. A
+/// second signal ends it at once.
+#[derive(Parser)]
+#[command(name = "relay", verbatim_doc_comment)]
+struct Arguments {
+    /// Where to make the socket for clients, which only its owner may use. One that nobody listens
+    /// on any more is replaced; anything else that is there is refused
+    #[arg(long, value_name = "PATH")]
+    listen: PathBuf,
+
+    /// The socket of the server
+    #[arg(long, value_name = "PATH")]
+    connect: PathBuf,
+
+    /// The dialect of the clients. "auto" finds out that of each client by the first message that
+    /// only one dialect has: one with a descriptor. Until then, the server can send it neither a
+    /// descriptor nor more than 16384 bytes
+    #[arg(long, value_name = "DIALECT", value_enum, default_value_t = Clients::Auto)]
+    listen_dialect: Clients,
+
+    /// The dialect of the server. "tmux" says that it is one of tmux, and finds out its dialect by
+    /// a probe, once; and the terminal features that a client asks for, which mean other things in
+    /// other versions, are cleared unless it is known to speak the same dialect. With "auto" they
+    /// are always cleared, as a client asks before its dialect shows
+    #[arg(long, value_name = "DIALECT", value_enum)]
+    connect_dialect: Server,
+
+    /// How descriptors find their messages: "default" is what is right for every honest program of
+    /// the dialect
+    #[arg(long, value_name = "RULE", value_enum, default_value_t = Rule::Default)]
+    pairing: Rule,
+
+    /// Print a JSON object for each message, in place of the line
+    #[arg(long, conflicts_with_all = ["hex", "quiet"])]
+    json: bool,
+
+    /// Show the payload under each line, in hexadecimal and ASCII
+    #[arg(long, conflicts_with = "quiet")]
+    hex: bool,
+
+    /// Print no messages
+    #[arg(long)]
+    quiet: bool,
+
+    /// Name the types of messages as this file says, which has lines such as "7 MSG_HELLO"; JSON
+    /// has the numbers all the same
+    #[arg(long, value_name = "FILE")]
+    names: Option<PathBuf>,
+
+    /// How many clients there may be at a time; others are hung up on
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    max_clients: usize,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Clients {
+    Auto,
+    Classic,
+    Modern,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Server {
+    Classic,
+    Modern,
+    Tmux,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Rule {
+    Default,
+    Exact,
+    Ordered,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(format_args!("{error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    let tap = Tap::new(format(&arguments)?);
+    let Arguments { listen, connect, max_clients, .. } = arguments;
+    let plan = Plan {
+        clients: match arguments.listen_dialect {
+            Clients::Auto => None,
+            Clients::Classic => Some(CLASSIC),
+            Clients::Modern => Some(MODERN),
+        },
+        server: match arguments.connect_dialect {
+            Server::Classic => CLASSIC,
+            Server::Modern => MODERN,
+            Server::Tmux => probed(&connect).map_err(|error| named(&connect, error))?,
+        },
+        pairing: match arguments.pairing {
+            Rule::Default => None,
+            Rule::Exact => Some(Pairing::Exact),
+            Rule::Ordered => Some(Pairing::Ordered),
+        },
+        tmux: matches!(arguments.connect_dialect, Server::Tmux),
+    };
+
+    // Before there is a socket that would be left behind.
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
+    signals.thread_block()?;
+    let (listener, file) = Listener::bind(&listen).map_err(|error| named(&listen, error))?;
+    let relay = Relay::new(listener, connect, plan, max_clients, tap)?;
+    let waker = relay.waker()?;
+    thread::spawn(move || end_by(signals, file, waker));
+    complain(format_args!("listening on {}", listen.display()));
+    relay.run()?;
+    Ok(())
+}
+
+fn format(arguments: &Arguments) -> Result<Option<Format>, String> {
+    let names = match &arguments.names {
+        Some(path) => Names::read(path).map_err(|reason| named(path, reason))?,
+        None => Names::default(),
+    };
+    Ok(match (arguments.quiet, arguments.json) {
+        (true, _) => None,
+        (false, true) => Some(Format::Json),
+        (false, false) => Some(Format::Text { names, hex: arguments.hex }),
+    })
+}
+
+/// The dialect of the tmux server at `path`.
+fn probed(path: &Path) -> Result<Any, Box<dyn Error>> {
+    let (dialect, name) = match probe(UnixStream::connect(path)?)? {
+        Answer::Classic => (CLASSIC, "classic"),
+        Answer::Modern => (MODERN, "modern"),
+        Answer::Other { msg_type } => {
+            let reason = "the server answered the probe for its dialect with a message of type";
+            return Err(format!("{reason} {msg_type}").into());
+        }
+    };
+    complain(format_args!("{}: {name} dialect, as a probe found", path.display()));
+    Ok(dialect)
+}
+
+/// Ends the program by a signal. The event loop may be waiting for whoever reads the output, so
+/// this does without it.
+fn end_by(signals: SigSet, file: SocketFile, waker: Waker) {
+    /// How long the end may take, when something is not read.
+    const LAST: Duration = Duration::from_secs(5);
+    if signals.wait().is_ok() {
+        drop(file);
+        let _ = waker.wake();
+        // The next one does what it does by default.
+        let _ = signals.thread_unblock();
+        thread::sleep(LAST);
+        complain(format_args!("it takes too long to pass on what was received: it is cut off"));
+        process::exit(0);
+    }
+}
+
+fn named(path: &Path, error: impl std::fmt::Display) -> String {
+    format!("{}: {error}", path.display())
+}
+
+/// Is `eprintln`, but does not panic when nobody listens.
+fn complain(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "relay: {text}");
+}

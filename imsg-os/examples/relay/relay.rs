@@ -1,0 +1,216 @@
+//! The event loop.
+//!
+//! `mio` tells only that a socket has become ready, once (edge-triggered). So a connection has one
+//! turn after the other until all that it could do would block: what is blocked by a read or a
+//! write that found no place goes on with the event of that socket, and a pipe that does not read
+//! for want of room has something queued. A hang-up is an event, too, and told once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::io::{self, ErrorKind};
+use std::mem;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use mio::net::UnixStream;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use crate::connection::{Connection, Plan, Turn};
+use crate::listener::{Arrival, Listener};
+use crate::tap::Tap;
+
+/// After what time to try again what no event tells the time for.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// How many clients are taken before the connections have a turn.
+const ARRIVALS: usize = 64;
+
+// Connections are numbered from 1 on. The client of number n has the token 2 n, its server the
+// next one.
+const LISTENER: usize = 0;
+const END: Token = Token(1);
+
+pub(crate) struct Relay {
+    server: PathBuf,
+    plan: Plan,
+    max_clients: usize,
+    tap: Tap,
+    poll: Poll,
+    /// None when no more clients are taken.
+    listener: Option<Listener>,
+    /// A client for which the server has no place now.
+    waiting: Option<UnixStream>,
+    connections: BTreeMap<usize, Connection>,
+    /// The number of the last client.
+    last: usize,
+    /// Who has a turn next.
+    turns: BTreeSet<usize>,
+    /// Who has a turn after a while, and none before: what they try in vain is an event by itself.
+    later: BTreeSet<usize>,
+    /// When that is, if there are any.
+    retry: Option<Instant>,
+}
+
+impl Relay {
+    pub(crate) fn new(
+        mut listener: Listener,
+        server: PathBuf,
+        plan: Plan,
+        max_clients: usize,
+        tap: Tap,
+    ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let readable = Interest::READABLE;
+        poll.registry().register(&mut listener.socket, Token(LISTENER), readable)?;
+        Ok(Self {
+            server,
+            plan,
+            max_clients,
+            tap,
+            poll,
+            listener: Some(listener),
+            waiting: None,
+            connections: BTreeMap::new(),
+            last: 0,
+            turns: BTreeSet::new(),
+            later: BTreeSet::new(),
+            retry: None,
+        })
+    }
+
+    /// What ends it, when it is woken.
+    pub(crate) fn waker(&self) -> io::Result<Waker> {
+        Waker::new(self.poll.registry(), END)
+    }
+
+    /// Serves clients until it is woken, and then those that are left.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(256);
+        while self.listener.is_some() || !self.connections.is_empty() {
+            self.tap.flush();
+            match self.poll.poll(&mut events, self.timeout()) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            if self.retry.is_some_and(|at| at <= Instant::now()) {
+                self.turns.append(&mut self.later);
+                self.retry = None;
+            }
+            for event in &events {
+                if event.token() == END {
+                    self.end();
+                    continue;
+                }
+                let (number, is_server) = (event.token().0 / 2, event.token().0 % 2 == 1);
+                if !self.later.contains(&number) {
+                    self.turns.insert(number);
+                }
+                if event.is_write_closed()
+                    && let Some(connection) = self.connections.get_mut(&number)
+                {
+                    let tap = &mut self.tap;
+                    if is_server {
+                        connection.server_hung_up(tap);
+                    } else {
+                        connection.client_hung_up(tap);
+                    }
+                }
+            }
+            for number in mem::take(&mut self.turns) {
+                match self.serve(number) {
+                    Turn::Again => _ = self.turns.insert(number),
+                    Turn::Later => {
+                        self.later.insert(number);
+                        self.retry.get_or_insert_with(|| Instant::now() + RETRY);
+                    }
+                    Turn::Wait => {}
+                    Turn::Done => _ = self.connections.remove(&number),
+                }
+            }
+        }
+        self.tap.flush();
+        Ok(())
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if !self.turns.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        self.retry.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Takes no more clients, and reads no more.
+    fn end(&mut self) {
+        self.listener = None;
+        self.waiting = None;
+        self.connections.values_mut().for_each(Connection::end);
+        self.turns.extend(self.connections.keys());
+    }
+
+    fn serve(&mut self, number: usize) -> Turn {
+        if number == LISTENER {
+            return self.take_clients();
+        }
+        match self.connections.get_mut(&number) {
+            Some(connection) => connection.serve(&mut self.tap),
+            None => Turn::Done,
+        }
+    }
+
+    fn take_clients(&mut self) -> Turn {
+        for _ in 0..ARRIVALS {
+            let client = match self.waiting.take() {
+                Some(client) => client,
+                None => match self.listener.as_mut().map_or(Arrival::Nobody, Listener::accept) {
+                    Arrival::Client(client) => {
+                        self.last += 1;
+                        client
+                    }
+                    Arrival::Refused(why) => {
+                        self.last += 1;
+                        self.refuse(&why);
+                        continue;
+                    }
+                    Arrival::Nobody => return Turn::Wait,
+                    Arrival::Unknown => return Turn::Later,
+                },
+            };
+            if self.connections.len() >= self.max_clients {
+                self.refuse(&"there are as many clients as are allowed");
+                continue;
+            }
+            match UnixStream::connect(&self.server) {
+                // As many wait there as may; meanwhile, others wait here.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.waiting = Some(client);
+                    return Turn::Later;
+                }
+                Err(error) => self.refuse(&format!("{}: {error}", self.server.display())),
+                Ok(server) => {
+                    if let Err(error) = self.connect(client, server) {
+                        self.refuse(&error);
+                    }
+                }
+            }
+        }
+        Turn::Again
+    }
+
+    fn connect(&mut self, client: UnixStream, server: UnixStream) -> io::Result<()> {
+        let connection = Connection::new(self.last, client, server, &self.plan)?;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let tokens = [2 * self.last, 2 * self.last + 1].map(Token);
+        for (socket, token) in [connection.client(), connection.server()].iter().zip(tokens) {
+            self.poll.registry().register(&mut SourceFd(socket), token, both)?;
+        }
+        self.connections.insert(self.last, connection);
+        Ok(())
+    }
+
+    /// Says that the last client was hung up on.
+    fn refuse(&mut self, why: &dyn Display) {
+        let number = self.last;
+        self.tap.complain(format_args!("connection {number} cannot be made: {why}"));
+    }
+}

@@ -1,0 +1,108 @@
+//! What the user gets to see.
+
+use std::fmt::Arguments;
+use std::fs;
+use std::io::{self, BufWriter, Stdout, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::SystemTime;
+
+use imsg_os::imsg_wire::Frame;
+use imsg_os::{Descriptor, HEADER_LEN, Message};
+
+use crate::print::{Entry, Format, print};
+
+/// Prints messages to standard output, and complaints to standard error.
+pub(crate) struct Tap {
+    /// None when messages are not printed, or not any longer.
+    format: Option<Format>,
+    out: BufWriter<Stdout>,
+}
+
+impl Tap {
+    pub(crate) fn new(format: Option<Format>) -> Self {
+        Self { format, out: BufWriter::with_capacity(64 * 1024, io::stdout()) }
+    }
+
+    pub(crate) fn message(
+        &mut self,
+        number: usize,
+        to: &str,
+        dialect: &str,
+        message: &Message<'_>,
+    ) {
+        let Some(format) = &self.format else { return };
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let time = format!("{}.{:06}", now.as_secs(), now.subsec_micros());
+        let target = match &message.descriptor {
+            Descriptor::None => None,
+            Descriptor::Here(descriptor) => target(descriptor),
+            Descriptor::Missing(_) => Some("\"missing\"".into()),
+        };
+        let printed = print(
+            &mut self.out,
+            format,
+            &Entry {
+                place: format_args!("{time}  {number} to {to}"),
+                keys: format_args!(r#""time":{time},"connection":{number},"direction":"to {to}""#),
+                dialect,
+                frame: frame(message),
+                payload: message.payload,
+                target: target.as_deref(),
+            },
+        );
+        self.check(printed);
+    }
+
+    pub(crate) fn complain(&mut self, text: Arguments<'_>) {
+        self.flush();
+        crate::complain(text);
+    }
+
+    pub(crate) fn flush(&mut self) {
+        let flushed = self.out.flush();
+        self.check(flushed);
+    }
+
+    /// When nobody reads the messages any more, the connections go on: they are those of others.
+    fn check(&mut self, result: io::Result<()>) {
+        if let Err(error) = result
+            && self.format.take().is_some()
+        {
+            crate::complain(format_args!("messages are not printed any more: {error}"));
+        }
+    }
+}
+
+/// What the header of a message says, whichever dialect it is in.
+pub(crate) fn frame(message: &Message<'_>) -> Frame {
+    let len = HEADER_LEN + message.payload.len();
+    let marked = !matches!(message.descriptor, Descriptor::None);
+    Frame { header: message.header, len, marked }
+}
+
+/// What a descriptor is, where the system tells.
+fn target(descriptor: &OwnedFd) -> Option<String> {
+    let link = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+    let target = fs::read_link(link).ok()?;
+    Some(quoted(&target.to_string_lossy()))
+}
+
+/// A string of JSON, with nothing in it that a terminal would obey.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            '\'' => quoted.push(character),
+            // What has no shape of its own, such as the marks that turn the text that follows.
+            _ if character.escape_debug().len() > 1 => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    quoted.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+            _ => quoted.push(character),
+        }
+    }
+    quoted.push('"');
+    quoted
+}

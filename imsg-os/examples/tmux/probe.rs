@@ -1,0 +1,51 @@
+//! Which dialect does a tmux server speak?
+
+use std::fs::File;
+use std::io;
+use std::os::unix::net::UnixStream;
+
+use imsg_os::{Channel, Classic, Error, Header, RecvError};
+
+/// What a server makes of the probe.
+pub(crate) enum Answer {
+    /// It understands it, as up to 3.5a.
+    Classic,
+    /// It hangs up, as since 3.6.
+    Modern,
+    /// It says what no known server says.
+    Other { msg_type: u32 },
+}
+
+/// From a client: its standard input, as a descriptor.
+const IDENTIFY_STDIN: u32 = 104;
+
+/// From a server: its version is another one.
+const OTHER_VERSION: u32 = 12;
+
+/// Asks by a message that only a classic server understands: one that carries a descriptor, and has
+/// a version that no server has.
+///
+/// A classic server answers that its version is another. A modern one reads a length that is out of
+/// range, and hangs up. Neither does more, and neither takes harm.
+pub(crate) fn probe(socket: UnixStream) -> Result<Answer, RecvError> {
+    let mut channel = Channel::new(socket, Classic::new()).map_err(io::Error::from)?;
+    let question = Header { pid: u32::MAX, ..Header::new(IDENTIFY_STDIN) };
+    let descriptor = File::open("/dev/null")?.into();
+    channel.tx.compose(question, b"", Some(descriptor)).map_err(io::Error::other)?;
+    channel.tx.flush()?;
+
+    match channel.rx.recv() {
+        Ok(Some(message)) => Ok(match message.header.msg_type {
+            OTHER_VERSION => Answer::Classic,
+            msg_type => Answer::Other { msg_type },
+        }),
+        Ok(None) | Err(RecvError::Protocol(Error::Truncated { .. })) => Ok(Answer::Modern),
+        Err(RecvError::Io(error)) if is_hang_up(&error) => Ok(Answer::Modern),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether this is how the system says that the peer of a socket is gone.
+pub(crate) fn is_hang_up(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
