@@ -48,6 +48,18 @@ fn the_iterator_reads_what_c_wrote_in_a_dialect_chosen_at_run_time() {
 }
 
 #[test]
+fn the_iterator_tells_where_each_message_starts() {
+    for vector in all() {
+        let mut messages = Messages::new(vector.dialect, vector.bytes, vector.bytes.len());
+        let mut start = 0;
+        while let Some(message) = messages.next() {
+            start += message.expect("a message").0.len;
+            assert_eq!(messages.offset(), start as u64, "{}", vector.name);
+        }
+    }
+}
+
+#[test]
 fn the_receive_buffer_reads_what_c_wrote_in_a_typed_dialect() {
     for vector in all() {
         assert_same(&vector, typed!(with_receive_buffer, &vector));
