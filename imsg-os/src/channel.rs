@@ -127,6 +127,9 @@ impl<D: Dialect + Clone> Channel<D> {
 
     /// Two channels that are connected to each other.
     ///
+    /// Before a `fork`, make a pair of sockets instead, and in each process the channel of one
+    /// after it: so neither keeps the other's end open, and messages have the right pid.
+    ///
     /// # Errors
     ///
     /// What `socketpair` says.

@@ -65,6 +65,8 @@
 //! The outcome of each rule depends on the bytes and the ranges alone, never on when the program
 //! takes its messages.
 
+use core::fmt;
+
 use heapless::Deque;
 
 use crate::error::{Fault, Violation};
@@ -137,6 +139,16 @@ pub enum Missing {
     Dropped,
     /// The sender attached none.
     NotSent,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotAllowed => "descriptors were not allowed yet",
+            Self::Dropped => "the kernel dropped the descriptor",
+            Self::NotSent => "the sender attached no descriptor",
+        })
+    }
 }
 
 /// A range of stream offsets.

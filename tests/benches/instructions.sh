@@ -2,7 +2,7 @@
 # Counts the instructions of the hot paths, and compares them with instructions.txt. With
 # --save, writes that file.
 #
-# Needs valgrind, and gungraun-runner in the version of the crate: cargo install gungraun-runner
+# Needs valgrind, and gungraun-runner in the version of the crate: cargo install gungraun-runner@0.20.0
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -22,6 +22,7 @@ if [ "${1-}" = --save ]; then
     printf '%s\n' "$now" >"$counts"
     exit
 fi
+printf '%-28s %7s %7s  %s\n' '' saved now change
 awk 'FNR == 1 { print (NR == 1 ? "saved: " : "now:   ") $0; next }
      NR == FNR { saved[$1] = $2; next }
      $1 in saved {

@@ -5,8 +5,8 @@ use std::os::unix::net::UnixDatagram;
 
 use imsg_os::{Channel, NotAStream, RecvError, SendError};
 use imsg_wire::{
-    Any, BadLength, Classic, Descriptor, Endian, Error, Fault, Header, Message, Messages, Modern,
-    NoRoom, NotOffered, OwnedMessage, ReadError, Reader, Reason, RecvBuf, Refused, SendBuf,
+    Any, BadLength, Classic, Descriptor, Endian, Error, Fault, Header, Message, Messages, Missing,
+    Modern, NoRoom, NotOffered, OwnedMessage, ReadError, Reader, Reason, RecvBuf, Refused, SendBuf,
     Violation, WriteError,
 };
 
@@ -134,6 +134,17 @@ fn a_field_that_was_not_written_says_why() {
         ),
     ] {
         says(error, text);
+    }
+}
+
+#[test]
+fn a_missing_descriptor_says_why() {
+    for (missing, text) in [
+        (Missing::NotAllowed, "descriptors were not allowed yet"),
+        (Missing::Dropped, "the kernel dropped the descriptor"),
+        (Missing::NotSent, "the sender attached no descriptor"),
+    ] {
+        assert_eq!(missing.to_string(), text);
     }
 }
 

@@ -64,6 +64,9 @@ use crate::tap::Tap;
 ///
 /// SIGINT and SIGTERM end the program: what was received is passed on, for 5 seconds at most. A
 /// second signal ends it at once.
+///
+/// With --json, an object has time, connection, direction, dialect, type, id, pid, len (header
+/// included), fd, target (what the descriptor is) and payload (in hexadecimal).
 #[derive(Parser)]
 #[command(name = "relay", verbatim_doc_comment)]
 struct Arguments {
@@ -72,7 +75,7 @@ struct Arguments {
     #[arg(long, value_name = "PATH")]
     listen: PathBuf,
 
-    /// The socket of the server
+    /// The socket of the server. It need not be there before the first client, except with "tmux"
     #[arg(long, value_name = "PATH")]
     connect: PathBuf,
 
@@ -82,7 +85,8 @@ struct Arguments {
     #[arg(long, value_name = "DIALECT", value_enum, default_value_t = Clients::Auto)]
     listen_dialect: Clients,
 
-    /// The dialect of the server. "tmux" says that it is one of tmux, and finds out its dialect by
+    /// The dialect of the server. It is not checked: with the wrong one, descriptors do not reach
+    /// the server. "tmux" says that it is one of tmux, and finds out its dialect by
     /// a probe, once; and the terminal features that a client asks for, which mean other things in
     /// other versions, are cleared unless it is known to speak the same dialect. With "auto" they
     /// are always cleared, as a client asks before its dialect shows
@@ -150,6 +154,9 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let tap = Tap::new(format(&arguments)?);
     let Arguments { listen, connect, max_clients, .. } = arguments;
+    if listen == connect {
+        return Err(named(&listen, "it is the socket of the server").into());
+    }
     let plan = Plan {
         clients: match arguments.listen_dialect {
             Clients::Auto => None,

@@ -25,7 +25,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::{Pid, alarm, gettid};
 
 /// After this long a test has failed; none waits for it to pass.
-const TOO_LONG: Duration = Duration::from_secs(30);
+const TOO_LONG: Duration = Duration::from_secs(120);
 
 const ALONE: &str = "IMSG_TEST_ALONE";
 

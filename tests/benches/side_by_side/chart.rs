@@ -85,7 +85,10 @@ fn draw_bars(area: &Area<'_>, works: &[Vec<&Row>]) -> Outcome<()> {
     // From the top: a space, the bars of the first work, a space, and so on.
     let lines = works.iter().map(|work| work.len() + 1).sum::<usize>();
     let mut chart = ChartBuilder::on(area)
-        .caption("Time of a message, as a multiple of the floor", text(18))
+        .caption(
+            "Time of a message, in multiples of plain system calls (or of a loop by hand)",
+            text(18),
+        )
         .set_label_area_size(LabelAreaPosition::Left, LABELS)
         .set_label_area_size(LabelAreaPosition::Bottom, AXIS)
         .margin_right(20)

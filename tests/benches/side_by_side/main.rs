@@ -15,8 +15,9 @@ mod pair;
 mod report;
 mod work;
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
@@ -26,7 +27,8 @@ use crate::machine::Core;
 use crate::report::{Row, Sample};
 use crate::work::Work;
 
-/// Measures imsg beside plain system calls, ipc-channel and the C library.
+/// Measures imsg beside plain system calls, ipc-channel and the C library. The names of files are
+/// relative to the root of this repository.
 #[derive(Parser)]
 #[command(name = "side_by_side")]
 struct Options {
@@ -54,20 +56,29 @@ type Sampler = Box<dyn FnMut(usize) -> Duration>;
 
 fn main() {
     let options = Options::parse();
+    // It is known before the measurement whether they can be written.
+    let create = |name: &PathBuf| File::create(from_root(name)).expect("a file to write to");
+    let json = options.json.as_ref().map(create);
+    let svg = options.svg.as_ref().map(create);
     let rows = match &options.from {
         Some(file) => {
-            let text = fs::read_to_string(file).expect("a file of figures");
+            let text = fs::read_to_string(from_root(file)).expect("a file of figures");
             serde_json::from_str(&text).expect("the figures of a run")
         }
         None => measure_all(&options),
     };
-    if let Some(file) = &options.json {
+    if let Some(mut file) = json {
         let text = serde_json::to_string_pretty(&rows).expect("figures");
-        fs::write(file, text + "\n").expect("a file to write to");
+        writeln!(file, "{text}").expect("a file to write to");
     }
-    if let Some(file) = &options.svg {
-        fs::write(file, chart::draw(&rows)).expect("a file to write to");
+    if let Some(mut file) = svg {
+        file.write_all(chart::draw(&rows).as_bytes()).expect("a file to write to");
     }
+}
+
+/// A name given on the command line: cargo runs this in the folder of the package.
+fn from_root(name: &Path) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
 }
 
 fn measure_all(options: &Options) -> Vec<Row> {
@@ -80,8 +91,11 @@ fn measure_all(options: &Options) -> Vec<Row> {
         memory::report();
     }
     let effort = Effort::new(options.quick);
+    let works: Vec<Work> =
+        Work::all().into_iter().filter(|work| wanted(&work.to_string())).collect();
+    assert!(!works.is_empty() || wanted("memory"), "no work has that in its name");
     let mut all = Vec::new();
-    for work in Work::all().into_iter().filter(|work| wanted(&work.to_string())) {
+    for work in works {
         report::print_title(work);
         let runs = measure(work, effort);
         let floor = runs[0].samples.clone();
