@@ -24,6 +24,7 @@ in_both_dialects! {
     ten_thousand_descriptors_arrive_with_their_messages_and_none_is_left
     a_received_descriptor_is_close_on_exec
     a_descriptor_that_is_not_allowed_is_missing_and_closed
+    a_reserve_receives_no_descriptor_that_is_not_allowed
     descriptors_are_received_from_the_time_that_they_are_allowed
     a_marked_header_that_straddles_a_read_keeps_its_descriptor
     a_message_that_is_sent_in_many_parts_brings_its_descriptor_once
@@ -90,6 +91,15 @@ fn a_descriptor_that_is_not_allowed_is_missing_and_closed<D: ByHand>(d: D) {
         assert_eq!(next(&mut receiver.rx), missing);
         assert!(watch.sees_it_closed());
     });
+}
+
+fn a_reserve_receives_no_descriptor_that_is_not_allowed<D: ByHand>(d: D) {
+    let (mut sender, mut receiver) = Channel::pair(d).unwrap();
+    receiver.rx.keep_reserve().unwrap();
+    send_numbered(&mut sender, 1);
+
+    let missing = Got::Message(1, Descriptor::Missing(Missing::NotAllowed));
+    assert_eq!(next(&mut receiver.rx), missing);
 }
 
 fn descriptors_are_received_from_the_time_that_they_are_allowed<D: ByHand>(d: D) {
