@@ -43,7 +43,7 @@
 //! # How much memory
 //!
 //! - The storage of a [`RecvBuf`] has to hold the largest message that may come. More lets one read
-//!   bring many messages: 64 KiB is what `imsg-os` uses, and more than a socket usually gives.
+//!   bring many messages: `imsg-os` uses 64 KiB.
 //! - The storage of a [`SendBuf`] has to hold what is composed between two sends; if the peer may be
 //!   slow, twice what is queued and the next message.
 //! - The maximum of both starts at 16384 bytes, or what the storage holds if that is less.
