@@ -13,9 +13,10 @@ use zerocopy::{Immutable, IntoBytes};
 
 use crate::error::{NotAStream, RecvError, SendError};
 use crate::half::{
-    self, BUFFER, Incoming, Message, Messages, Outgoing, ReadOutcome, Reserve, WriteOutcome,
-    Writer, channel_traits, half_traits, receiver_methods, sender_methods,
+    self, BUFFER, Incoming, Message, Messages, Outgoing, ReadOutcome, WriteOutcome, Writer,
+    channel_traits, half_traits, receiver_methods, sender_methods,
 };
+use crate::reserve::Reserve;
 use crate::sys::{self, Credentials, Interest};
 
 /// A stream socket that carries messages both ways (`struct imsgbuf`).
@@ -228,14 +229,14 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
 
     /// Reads until a message is ready, or the stream ends.
     fn fill(&mut self) -> Result<(), RecvError> {
-        while !self.buf.is_ready() {
+        loop {
             match self.read()? {
+                ReadOutcome::Data if self.buf.is_ready() => return Ok(()),
                 ReadOutcome::Data => {}
                 ReadOutcome::WouldBlock => sys::wait(self.as_fd(), Interest::Readable)?,
-                ReadOutcome::Closed => break,
+                ReadOutcome::Closed => return Ok(()),
             }
         }
-        Ok(())
     }
 
     /// Reads once from the socket (`imsgbuf_read`, and `ibuf_read` when descriptors are not

@@ -184,6 +184,7 @@
 mod channel;
 mod error;
 mod half;
+mod reserve;
 mod sys;
 #[cfg(feature = "tokio")]
 pub mod tokio;

@@ -70,9 +70,10 @@ use zerocopy::{Immutable, IntoBytes};
 
 use crate::error::{RecvError, SendError};
 use crate::half::{
-    self, BUFFER, Incoming, Message, Messages, Outgoing, ReadOutcome, Reserve, WriteOutcome,
-    Writer, channel_traits, half_traits, receiver_methods, sender_methods,
+    self, BUFFER, Incoming, Message, Messages, Outgoing, ReadOutcome, WriteOutcome, Writer,
+    channel_traits, half_traits, receiver_methods, sender_methods,
 };
+use crate::reserve::Reserve;
 use crate::sys::{self, Credentials};
 
 /// A stream socket that carries messages both ways (`struct imsgbuf`), to be awaited.

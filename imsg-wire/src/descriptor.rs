@@ -232,18 +232,20 @@ impl<F, const N: usize> Descriptors<F, N> {
         self.arrivals.is_empty() && self.several.is_none()
     }
 
-    /// Goes on to the header at `position`: no message that starts before it is left to take.
-    pub(crate) fn advance(&mut self, position: u64) -> Result<(), Violation> {
+    /// Goes on to the header at `position`, before which there is no
+    /// [violation](Self::violation) and no message left to take: forgets what the kernel dropped
+    /// before that.
+    pub(crate) fn advance(&mut self, position: u64) {
         while let Some(arrival) = self.arrivals.front()
             && self.is_passed(arrival, position)
             && arrival.descriptor.is_none()
         {
             self.arrivals.pop_front();
         }
-        self.violation(position).map_or(Ok(()), Err)
     }
 
-    /// What [`advance`](Self::advance) to `position` would report.
+    /// What was wrong before the header at `position`, if no message that starts before it is left
+    /// to take.
     pub(crate) fn violation(&self, position: u64) -> Option<Violation> {
         let mut passed =
             self.arrivals.iter().take_while(|arrival| self.is_passed(arrival, position));

@@ -11,8 +11,6 @@
 //! Both are in the host's byte order, and both are the same bytes on a little-endian host as long
 //! as no message carries a descriptor.
 
-use core::fmt;
-use core::hash::{Hash, Hasher};
 use core::marker::PhantomData;
 
 use zerocopy::{
@@ -108,11 +106,13 @@ pub(crate) const fn header_len<D: Dialect>() -> usize {
 /// The dialect of imsg-compat, of tmux up to 3.5a, and of OpenBSD up to 7.6.
 ///
 /// Native byte order is [`Classic::new`]; another is named: `Classic::<BigEndian>::default()`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Classic<O = NativeEndian>(PhantomData<O>);
 
 /// The dialect of OpenBSD's libutil since 7.7, and of tmux since 3.6.
 ///
 /// Native byte order is [`Modern::new`]; another is named: `Modern::<BigEndian>::default()`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Modern<O = NativeEndian>(PhantomData<O>);
 
 impl Classic {
@@ -177,43 +177,18 @@ impl<O: ByteOrder> Dialect for Modern<O> {
     }
 }
 
-// Written out, as `derive` would ask the byte order, which is a type without values, for the same.
-macro_rules! unit_traits {
-    ($($name:ident),*) => {$(
-        impl<O> Default for $name<O> {
-            fn default() -> Self {
-                Self(PhantomData)
-            }
-        }
-
-        impl<O> Clone for $name<O> {
-            fn clone(&self) -> Self {
-                *self
-            }
-        }
-
-        impl<O> Copy for $name<O> {}
-
-        impl<O> PartialEq for $name<O> {
-            fn eq(&self, _: &Self) -> bool {
-                true
-            }
-        }
-
-        impl<O> Eq for $name<O> {}
-
-        impl<O> Hash for $name<O> {
-            fn hash<H: Hasher>(&self, _: &mut H) {}
-        }
-
-        impl<O> fmt::Debug for $name<O> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(stringify!($name))
-            }
-        }
-    )*};
+// Not derived, as that would ask the byte order for a value.
+impl<O> Default for Classic<O> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
 }
-unit_traits!(Classic, Modern);
+
+impl<O> Default for Modern<O> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
 
 /// A byte order as a value, where it is known only at run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

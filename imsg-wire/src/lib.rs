@@ -86,10 +86,13 @@ mod header;
 mod message;
 mod owned;
 pub mod payload;
-pub mod protocol;
+#[doc = include_str!("../PROTOCOL.md")]
+pub mod protocol {}
 mod recv;
 mod send;
 mod storage;
+#[cfg(feature = "zeroize")]
+mod wiping;
 
 pub use descriptor::{Ancillary, Descriptor, Missing, Pairing};
 pub use dialect::{Any, Classic, Detected, Dialect, Endian, Modern};
@@ -104,4 +107,4 @@ pub use recv::{Received, RecvBuf};
 pub use send::{Chunk, Lent, Pending, SendBuf};
 pub use storage::Storage;
 #[cfg(feature = "zeroize")]
-pub use storage::Wiping;
+pub use wiping::Wiping;

@@ -72,10 +72,8 @@ use core::fmt;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::dialect::Dialect;
 use crate::error::{ReadError, WriteError};
 use crate::message::Abbreviated;
-use crate::send::Pending;
 
 /// Reads a payload, field by field (`struct ibuf`, and the `ibuf_get` functions).
 ///
@@ -394,6 +392,11 @@ impl<'a, P> Writer<'a, P> {
         Self { buf, len: 0, max_len, pending }
     }
 
+    /// How many bytes were written, and what was held until then.
+    pub(crate) fn finish(self) -> (usize, P) {
+        (self.len, self.pending)
+    }
+
     /// How many bytes were written (`ibuf_size`).
     #[must_use]
     pub fn len(&self) -> usize {
@@ -543,19 +546,6 @@ impl<'a, P> Writer<'a, P> {
         let place = self.buf.get_mut(self.len..total).ok_or(full)?;
         self.len = total;
         Ok(place)
-    }
-}
-
-impl<D: Dialect, F, const N: usize> Writer<'_, Pending<'_, D, F, N>> {
-    /// Queues the message (`imsg_close`).
-    pub fn close(self) {
-        self.pending.close(self.len);
-    }
-
-    /// Gives the message up, and its descriptor back (`ibuf_free`, which closes it; so does
-    /// dropping the writer).
-    pub fn abandon(self) -> Option<F> {
-        self.pending.abandon()
     }
 }
 

@@ -8,7 +8,7 @@ use crate::descriptor::{Ancillary, Descriptors, Pairing, Span};
 use crate::dialect::{Dialect, header_len};
 use crate::error::{BadLength, Error, NoRoom, NotOffered};
 use crate::header::{DEFAULT_MAX_LEN, Frame};
-use crate::message::{Message, peek, split};
+use crate::message::{Message, Split, peek, split};
 use crate::storage::Storage;
 
 /// Collects what was read from a stream and hands out whole messages (the reading half of
@@ -144,16 +144,12 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
         if state.finished && state.failed.is_none() {
             return Err(NoRoom::Finished);
         }
-        let ready = match state.next(self.storage.bytes()) {
-            Next::Failure(error) => return Err(NoRoom::Failed(state.fail(error))),
-            Next::Message => true,
-            Next::Nothing => false,
-        };
+        let ready = state.is_ready(self.storage.bytes());
+        let ready = ready.map_err(|error| NoRoom::Failed(state.fail(error)))?;
         if !ready {
             state.move_to_front(&mut self.storage);
-            // What was dropped for messages that are gone takes no room any more; a violation was
-            // found above.
-            let _ = state.descriptors.advance(state.offset);
+            // What was dropped for messages that are gone takes no room any more.
+            state.descriptors.advance(state.offset);
         }
         let bytes = self.storage.bytes_mut();
         let storage = bytes.len();
@@ -214,7 +210,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
     /// Whether [`next_message`](RecvBuf::next_message) has a message or an error to return.
     #[inline]
     pub fn is_ready(&self) -> bool {
-        !matches!(self.state.next(self.storage.bytes()), Next::Nothing)
+        self.state.is_ready(self.storage.bytes()) != Ok(false)
     }
 
     /// Takes the next message (`imsgbuf_get`); `None` when none is complete.
@@ -249,13 +245,6 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
     }
 }
 
-/// What a buffer has to give.
-enum Next {
-    Nothing,
-    Message,
-    Failure(Error),
-}
-
 impl<D: Dialect, F, const N: usize> State<D, F, N> {
     fn unread(&self) -> usize {
         self.end.saturating_sub(self.start)
@@ -284,38 +273,6 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
         storage.release(self.end.max(start)..end);
     }
 
-    /// What [`take`](Self::take) would return.
-    #[inline]
-    fn next(&self, bytes: &[u8]) -> Next {
-        match self.plain(bytes) {
-            Some(_) => Next::Message,
-            None => self.next_of_any(bytes),
-        }
-    }
-
-    #[cold]
-    fn next_of_any(&self, bytes: &[u8]) -> Next {
-        if let Some(error) = self.failed {
-            return Next::Failure(error);
-        }
-        let Some(unread) = bytes.get(self.start..self.end) else {
-            return Next::Failure(self.storage_shrank(bytes));
-        };
-        if let Some(violation) = self.descriptors.violation(self.offset) {
-            return Next::Failure(Error::Descriptor(violation));
-        }
-        match split(&self.dialect, unread, self.max_len) {
-            Ok(Some(_)) => Next::Message,
-            Err(error) => Next::Failure(Error::Length { offset: self.offset, error }),
-            Ok(None) if !self.finished => Next::Nothing,
-            Ok(None) => self.end_of_stream(unread).map_or(Next::Nothing, Next::Failure),
-        }
-    }
-
-    fn storage_shrank(&self, bytes: &[u8]) -> Error {
-        Error::StorageTooSmall { storage: bytes.len(), need: self.end }
-    }
-
     /// The next message, if that is all there is to it: nothing is wrong, and no descriptor is
     /// there to be paired. So it is nearly always, and this path is short.
     #[inline]
@@ -328,10 +285,39 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
         Some((frame, payload))
     }
 
+    /// Whether there is a message, or what is wrong.
+    #[inline]
+    fn is_ready(&self, bytes: &[u8]) -> Result<bool, Error> {
+        match self.plain(bytes) {
+            Some(_) => Ok(true),
+            None => Ok(self.look(bytes)?.is_some()),
+        }
+    }
+
+    /// The next message, and the bytes behind it, or what is wrong before it. Its descriptor is
+    /// still to be found.
+    #[cold]
+    fn look<'a>(&self, bytes: &'a [u8]) -> Result<Option<Split<'a>>, Error> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let Some(unread) = bytes.get(self.start..self.end) else {
+            return Err(Error::StorageTooSmall { storage: bytes.len(), need: self.end });
+        };
+        if let Some(violation) = self.descriptors.violation(self.offset) {
+            return Err(Error::Descriptor(violation));
+        }
+        match split(&self.dialect, unread, self.max_len) {
+            Ok(None) if self.finished => self.end_of_stream(unread).map_or(Ok(None), Err),
+            Ok(message) => Ok(message),
+            Err(error) => Err(Error::Length { offset: self.offset, error }),
+        }
+    }
+
     #[inline]
     fn take<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Message<'a, F>>, Error> {
         let Some((frame, payload)) = self.plain(bytes) else {
-            return self.take_any(bytes);
+            return self.take_any(bytes).map_err(|error| self.fail(error));
         };
         let descriptor = self.descriptors.unclaimed(self.offset, frame.marked);
         self.pass(frame);
@@ -340,31 +326,17 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
 
     #[cold]
     fn take_any<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Message<'a, F>>, Error> {
-        if let Some(error) = self.failed {
-            return Err(error);
-        }
-        self.try_take(bytes).map_err(|error| self.fail(error))
-    }
-
-    fn try_take<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Message<'a, F>>, Error> {
-        let Some(unread) = bytes.get(self.start..self.end) else {
-            return Err(self.storage_shrank(bytes));
+        let Some((frame, payload, rest)) = self.look(bytes)? else {
+            return Ok(None);
         };
-        self.descriptors.advance(self.offset).map_err(Error::Descriptor)?;
-        let parsed = split(&self.dialect, unread, self.max_len)
-            .map_err(|error| Error::Length { offset: self.offset, error })?;
-        let Some((frame, payload, rest)) = parsed else {
-            let error = if self.finished { self.end_of_stream(unread) } else { None };
-            return error.map_or(Ok(None), Err);
-        };
+        let Self { dialect, max_len, .. } = self;
         let end = self.offset.wrapping_add(frame.len as u64);
         let message = Span { start: self.offset, end };
-        let dialect = &self.dialect;
-        let max_len = self.max_len;
+        self.descriptors.advance(self.offset);
         let descriptor = self
             .descriptors
             .claim(message, frame.marked, |until| {
-                has_mark(dialect, rest, max_len, until.saturating_sub(end))
+                has_mark(dialect, rest, *max_len, until.saturating_sub(end))
             })
             .map_err(Error::Descriptor)?;
         self.pass(frame);

@@ -219,8 +219,21 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
         header: Header,
         descriptor: Option<F>,
     ) -> Result<Writer<'_, Pending<'_, D, F, N>>, Refused<F>> {
-        let header = self.state.sign(header);
-        self.state.create(&mut self.storage, header, descriptor)
+        let Self { storage, state } = self;
+        if let Err(reason) = state.admit(descriptor.is_some()) {
+            return Err(Refused { reason, descriptor });
+        }
+        let len = header_len::<D>();
+        let space = state.space(storage, state.max_len);
+        let free = space.len();
+        let Some((raw, payload)) = space.split_at_mut_checked(len) else {
+            let reason = Reason::Full { len, free };
+            return Err(Refused { reason, descriptor });
+        };
+        state.lent = state.end.saturating_add(free.min(state.max_len));
+        let max_len = state.max_len.saturating_sub(len);
+        let header = state.sign(header);
+        Ok(Writer::over(payload, max_len, Pending { state, raw, header, descriptor }))
     }
 
     /// Makes a message whose descriptor is not given away, but only lent for one `sendmsg`, which
@@ -307,7 +320,26 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
     /// [`NotOffered`] when `n` is more than the chunk has; nothing is consumed then.
     #[inline]
     pub fn consume(&mut self, n: usize) -> Result<Option<F>, NotOffered> {
-        self.state.consume(&mut self.storage, n)
+        let Self { storage, state } = self;
+        let offered = state.chunk_len();
+        if n > offered {
+            return Err(NotOffered { claimed: n, offered, returned: () });
+        }
+        if n == 0 {
+            return Ok(None);
+        }
+        let sent = state.first_descriptor().is_some();
+        let descriptor = if sent { state.descriptors.pop_front() } else { None };
+        state.count_sent(storage.bytes(), n);
+        let start = state.start;
+        state.start = start.saturating_add(n);
+        storage.release(start..state.start);
+        state.offset = state.offset.wrapping_add(n as u64);
+        if state.start == state.end {
+            state.start = 0;
+            state.end = 0;
+        }
+        Ok(descriptor.map(|(_, descriptor)| descriptor))
     }
 
     /// How many messages were queued and not sent completely (`imsgbuf_queuelen`).
@@ -463,27 +495,6 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
         self.messages = self.messages.saturating_add(1);
     }
 
-    fn create<'a, S: Storage>(
-        &'a mut self,
-        storage: &'a mut S,
-        header: Header,
-        descriptor: Option<F>,
-    ) -> Result<Writer<'a, Pending<'a, D, F, N>>, Refused<F>> {
-        if let Err(reason) = self.admit(descriptor.is_some()) {
-            return Err(Refused { reason, descriptor });
-        }
-        let len = header_len::<D>();
-        let max_len = self.max_len.saturating_sub(len);
-        let space = self.space(storage, self.max_len);
-        let free = space.len();
-        self.lent = self.end.saturating_add(free.min(self.max_len));
-        let Some((raw, payload)) = space.split_at_mut_checked(len) else {
-            let reason = Reason::Full { len, free };
-            return Err(Refused { reason, descriptor });
-        };
-        Ok(Writer::over(payload, max_len, Pending { state: self, raw, header, descriptor }))
-    }
-
     #[inline]
     fn first_descriptor(&self) -> Option<&F> {
         let (offset, descriptor) = self.descriptors.front()?;
@@ -502,29 +513,6 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
             Some(at) => usize::try_from(at.wrapping_sub(self.offset)).unwrap_or(queued),
             None => queued,
         }
-    }
-
-    #[inline]
-    fn consume(&mut self, storage: &mut impl Storage, n: usize) -> Result<Option<F>, NotOffered> {
-        let offered = self.chunk_len();
-        if n > offered {
-            return Err(NotOffered { claimed: n, offered, returned: () });
-        }
-        if n == 0 {
-            return Ok(None);
-        }
-        let sent = self.first_descriptor().is_some();
-        let descriptor = if sent { self.descriptors.pop_front() } else { None };
-        self.count_sent(storage.bytes(), n);
-        let start = self.start;
-        self.start = start.saturating_add(n);
-        storage.release(start..self.start);
-        self.offset = self.offset.wrapping_add(n as u64);
-        if self.start == self.end {
-            self.start = 0;
-            self.end = 0;
-        }
-        Ok(descriptor.map(|(_, descriptor)| descriptor))
     }
 
     /// Takes the messages off the count that end within the next `n` bytes.
@@ -567,20 +555,22 @@ pub struct Pending<'a, D: Dialect, F, const N: usize> {
     descriptor: Option<F>,
 }
 
-impl<D: Dialect, F, const N: usize> Pending<'_, D, F, N> {
-    /// Queues the message, whose payload has `payload_len` bytes.
-    pub(crate) fn close(self, payload_len: usize) {
+impl<D: Dialect, F, const N: usize> Writer<'_, Pending<'_, D, F, N>> {
+    /// Queues the message (`imsg_close`).
+    pub fn close(self) {
+        let (payload_len, Pending { state, raw, header, descriptor }) = self.finish();
         let len = header_len::<D>().saturating_add(payload_len);
-        let frame = Frame { header: self.header, len, marked: self.descriptor.is_some() };
-        if self.state.dialect.encode(&frame).write_to(self.raw).is_ok() {
-            self.state.queue(len, self.descriptor);
-            self.state.lent = 0;
+        let frame = Frame { header, len, marked: descriptor.is_some() };
+        if state.dialect.encode(&frame).write_to(raw).is_ok() {
+            state.queue(len, descriptor);
+            state.lent = 0;
         }
     }
 
-    /// The descriptor, given back as the message is given up.
-    pub(crate) fn abandon(self) -> Option<F> {
-        self.descriptor
+    /// Gives the message up, and its descriptor back (`ibuf_free`, which closes it; so does
+    /// dropping the writer).
+    pub fn abandon(self) -> Option<F> {
+        self.finish().1.descriptor
     }
 }
 

@@ -9,6 +9,7 @@ use imsg_wire::{
     Modern, NoRoom, NotOffered, OwnedMessage, ReadError, Reader, Reason, RecvBuf, Refused, SendBuf,
     Violation, WriteError,
 };
+use zerocopy::{BigEndian, LittleEndian};
 
 /// Twenty bytes: more than `Debug` shows.
 const PAYLOAD: &[u8] = b"twenty bytes, or so.";
@@ -228,8 +229,11 @@ fn debug_output_of_buffers_shows_their_state_and_no_bytes() {
 }
 
 #[test]
-fn debug_output_names_a_dialect() {
-    assert_eq!(format!("{:?} {:?}", Classic::new(), Modern::new()), "Classic Modern");
+fn debug_output_names_a_dialect_and_its_byte_order() {
+    let classic = format!("{:?}", Classic::<BigEndian>::default());
+    assert!(classic.starts_with("Classic(") && classic.contains("BigEndian"), "{classic}");
+    let modern = format!("{:?}", Modern::<LittleEndian>::default());
+    assert!(modern.starts_with("Modern(") && modern.contains("LittleEndian"), "{modern}");
     assert_eq!(format!("{:?}", Any::Modern(Endian::Little)), "Modern(Little)");
 }
 
