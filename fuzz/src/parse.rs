@@ -110,6 +110,13 @@ impl Case<'_> {
         }
         let consumed = self.stream.len() - iterator.rest().len();
         assert_eq!(iterator.offset(), consumed as u64, "the offset behind the last message");
+        match (iterator.finish(), error) {
+            (Err(Error::Truncated { offset, have, need }), None) => {
+                assert_eq!((offset, have), (consumed as u64, self.stream.len() - consumed));
+                assert!(have < need, "a message is not truncated when all of it is there");
+            }
+            (finished, error) => assert_eq!(finished.err(), error, "the end, once more"),
+        }
         Parsed { messages, consumed, error }
     }
 

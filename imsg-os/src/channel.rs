@@ -13,7 +13,7 @@ use zerocopy::{Immutable, IntoBytes};
 
 use crate::error::{NotAStream, RecvError, SendError};
 use crate::half::{
-    self, BUFFER, Incoming, Message, Messages, Outgoing, ReadOutcome, WriteOutcome, Writer,
+    self, BUFFER, Incoming, Message, Outgoing, ReadOutcome, Received, WriteOutcome, Writer,
     channel_traits, half_traits, receiver_methods, sender_methods,
 };
 use crate::reserve::Reserve;

@@ -107,11 +107,19 @@ impl From<imsg_wire::Reason> for SendError {
     }
 }
 
+/// Closes the descriptor that is given back.
+impl From<imsg_wire::Refused<OwnedFd>> for SendError {
+    fn from(refused: imsg_wire::Refused<OwnedFd>) -> Self {
+        Self::Refused(refused.reason)
+    }
+}
+
 impl From<SendError> for io::Error {
     fn from(error: SendError) -> Self {
         let number = match error {
             SendError::Io(error) => return error,
             SendError::Refused(imsg_wire::Reason::TooLong { .. }) => libc::ERANGE,
+            SendError::Refused(imsg_wire::Reason::Missing(_)) => libc::EBADMSG,
             SendError::Refused(_) => libc::ENOBUFS,
         };
         Self::from_raw_os_error(number)

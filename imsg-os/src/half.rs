@@ -3,9 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use imsg_wire::{
-    DEFAULT_MAX_LEN, Dialect, NoRoom, NotOffered, Pending, Received, RecvBuf, SendBuf, Storage,
-};
+use imsg_wire::{DEFAULT_MAX_LEN, Dialect, NoRoom, NotOffered, Pending, RecvBuf, SendBuf, Storage};
 
 use crate::error::RecvError;
 use crate::reserve::Reserve;
@@ -28,7 +26,7 @@ pub type Message<'a> = imsg_wire::Message<'a, OwnedFd>;
 
 /// The complete messages of a [`Receiver`](crate::Receiver); see
 /// [`Receiver::messages`](crate::Receiver::messages).
-pub type Messages<'a, D> = Received<'a, D, OwnedFd, RECEIVED>;
+pub type Received<'a, D> = imsg_wire::Received<'a, D, OwnedFd, RECEIVED>;
 
 /// Writes the payload of a message in place; see [`Sender::create`](crate::Sender::create).
 pub type Writer<'a, D> = imsg_wire::Writer<'a, Pending<'a, D, OwnedFd, QUEUED>>;
@@ -149,7 +147,7 @@ macro_rules! receiver_methods {
         ///
         /// An error is the last item.
         #[inline]
-        pub fn messages(&mut self) -> Messages<'_, D> {
+        pub fn messages(&mut self) -> Received<'_, D> {
             self.buf.messages()
         }
 

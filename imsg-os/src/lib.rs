@@ -191,7 +191,7 @@ pub mod tokio;
 
 pub use channel::{Channel, Receiver, Sender};
 pub use error::{NotAStream, RecvError, SendError};
-pub use half::{Message, Messages, ReadOutcome, WriteOutcome, Writer};
+pub use half::{Message, ReadOutcome, Received, WriteOutcome, Writer};
 pub use imsg_wire;
 #[cfg(feature = "zeroize")]
 pub use imsg_wire::Wiping;

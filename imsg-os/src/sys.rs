@@ -381,13 +381,14 @@ unsafe fn option<T>(socket: BorrowedFd<'_>, name: c_int) -> io::Result<T> {
 ///
 /// A descriptor that has close-on-exec set is refused: it was not there when the program started,
 /// or was taken up before. The standard library sets it on everything that it opens, and owns 0 to
-/// 2, which are refused too. So what must not be given here is the number of a socket that other
-/// code of this process owns and opened without it: it would be closed when the result is dropped.
+/// 2, which are refused too.
 ///
 /// ```no_run
 /// use imsg_os::{Channel, Modern, inherited};
 ///
-/// let channel = Channel::new(inherited(3)?, Modern::new())?;
+/// // SAFETY: nothing of this program opens descriptors without close-on-exec.
+/// let socket = unsafe { inherited(3) }?;
+/// let channel = Channel::new(socket, Modern::new())?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
@@ -397,11 +398,30 @@ unsafe fn option<T>(socket: BorrowedFd<'_>, name: c_int) -> io::Result<T> {
 ///
 /// # Errors
 ///
-/// When there is no stream socket of this number, or it is not one that was inherited.
-pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+/// When there is no Unix stream socket of this number, or it is not one that was inherited. The
+/// text names the number.
+///
+/// # Safety
+///
+/// The number is not that of a descriptor which something in this process owns and which has no
+/// close-on-exec: it would have two owners, and be closed twice.
+pub unsafe fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the caller promises the same.
+    unsafe { take_up(number) }.map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("descriptor {number} is no inherited channel: {error}"),
+        )
+    })
+}
+
+/// # Safety
+///
+/// As [`inherited`].
+unsafe fn take_up(number: RawFd) -> io::Result<OwnedFd> {
+    let refused = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     if (0..=2).contains(&number) {
-        let what = "this descriptor belongs to the standard library";
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        return refused("it belongs to the standard library");
     }
     // No two threads find the same descriptor without close-on-exec.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -410,11 +430,10 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
     check(flags as isize)?;
     if flags & libc::FD_CLOEXEC != 0 {
-        let what = "this descriptor was opened or taken up by this process";
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        return refused("this process opened it, or took it up before");
     }
-    // SAFETY: it is open, and is not closed while it is borrowed: what has no close-on-exec here
-    // was inherited, and nothing in this process owns it, as the caller was told.
+    // SAFETY: it is open, and is not closed while it is borrowed, as the caller promises that what
+    // has no close-on-exec is owned by nothing in this process.
     let socket = unsafe { BorrowedFd::borrow_raw(number) };
     require_stream(socket)?;
     set_close_on_exec(socket)?;

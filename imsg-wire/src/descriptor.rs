@@ -65,6 +65,7 @@
 //! The outcome of each rule depends on the bytes and the ranges alone, never on when the program
 //! takes its messages.
 
+use core::error;
 use core::fmt;
 
 use heapless::Deque;
@@ -108,15 +109,9 @@ pub enum Descriptor<F> {
     Missing(Missing),
 }
 
-impl<F> From<Option<F>> for Descriptor<F> {
-    /// Puts a descriptor back that was taken out.
-    fn from(descriptor: Option<F>) -> Self {
-        descriptor.map_or(Self::None, Self::Here)
-    }
-}
-
 impl<F> Descriptor<F> {
-    /// Takes the descriptor out, if it is here, and leaves [`Descriptor::None`].
+    /// Takes the descriptor out, if it is here, and leaves [`Descriptor::None`] in its place. What
+    /// is [missing](Descriptor::Missing) stays so.
     pub fn take(&mut self) -> Option<F> {
         match core::mem::replace(self, Self::None) {
             Self::Here(descriptor) => Some(descriptor),
@@ -140,6 +135,8 @@ pub enum Missing {
     /// The sender attached none.
     NotSent,
 }
+
+impl error::Error for Missing {}
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

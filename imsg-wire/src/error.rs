@@ -3,6 +3,8 @@
 use core::error;
 use core::fmt;
 
+use crate::descriptor::Missing;
+
 /// A length is out of range: the one that a header states (libutil fails with `ERANGE`), or a
 /// maximum to be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -214,6 +216,8 @@ pub enum Reason {
     },
     /// No more descriptors can be queued until some are sent.
     DescriptorsFull,
+    /// It is to be forwarded, and its descriptor is missing.
+    Missing(Missing),
 }
 
 impl fmt::Display for Reason {
@@ -226,6 +230,7 @@ impl fmt::Display for Reason {
                 write!(f, "the queue has {free} bytes free, and the message {len} bytes")
             }
             Self::DescriptorsFull => f.write_str("the queue cannot hold another descriptor"),
+            Self::Missing(missing) => missing.fmt(f),
         }
     }
 }

@@ -59,6 +59,7 @@
 //! | [`ReadError`] | the payload is not what its type promises | a fault of the peer; the stream goes on |
 //! | [`NoRoom::Full`] | messages must be taken first | take them, then read on |
 //! | [`Refused`], [`Reason::Full`], [`Reason::DescriptorsFull`] | the queue is full | send, then compose again; until then stop taking messages that need an answer |
+//! | [`Reason::Missing`] | a message to be forwarded is marked, and its descriptor is not there | as for [`Missing`] |
 //! | [`Reason::TooLong`] | it never fits | raise the maximum on both ends, or send it in parts |
 //! | [`WriteError`] | a field does not fit the message | as for [`Reason`]; what was written stays |
 //! | [`NotOffered`] | the program claimed more than the buffer lent | a fault of the program |

@@ -104,10 +104,25 @@ pub(crate) fn peek<D: Dialect>(
     Ok(Some(frame))
 }
 
+/// What is wrong with a stream that ends with `rest`, in which there is no whole message.
+pub(crate) fn truncated<D: Dialect>(
+    dialect: &D,
+    rest: &[u8],
+    max_len: usize,
+    offset: u64,
+) -> Option<Error> {
+    let need = match peek(dialect, rest, max_len) {
+        Ok(Some(frame)) => frame.len,
+        _ => header_len::<D>(),
+    };
+    (!rest.is_empty()).then_some(Error::Truncated { offset, have: rest.len(), need })
+}
+
 /// Iterates over the messages of a byte slice that holds a whole stream, or the beginning of one.
 ///
 /// Each item is what the header says, and the payload. The last one is an error, or the last
-/// complete message: [`rest`](Messages::rest) is what was left, and empty if the stream is whole.
+/// complete message. Of a whole stream, [`finish`](Messages::finish) says whether it was cut off;
+/// of the beginning of one, [`rest`](Messages::rest) is what was left.
 ///
 /// ```
 /// use imsg_wire::{Classic, DEFAULT_MAX_LEN, Header, Messages, SendBuf};
@@ -120,8 +135,8 @@ pub(crate) fn peek<D: Dialect>(
 /// let mut messages = Messages::new(Classic::new(), bytes, DEFAULT_MAX_LEN);
 /// let lengths = messages.by_ref().map(|item| item.unwrap().1.len());
 /// assert!(lengths.eq([3, 5]));
-/// assert!(messages.rest().is_empty());
-/// # Ok::<(), imsg_wire::Refused>(())
+/// messages.finish()?;
+/// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
 #[derive(Clone)]
 pub struct Messages<'a, D> {
@@ -147,6 +162,18 @@ impl<'a, D: Dialect> Messages<'a, D> {
     /// The offset of the next message from the start of the slice, in bytes.
     pub fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// Goes over the messages that are left, and checks that the last one is whole.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the stream: what the iterator returned or would return, or
+    /// [`Error::Truncated`] when it ends inside a message.
+    pub fn finish(mut self) -> Result<(), Error> {
+        self.failed = false;
+        self.try_for_each(|message| message.map(drop))?;
+        truncated(&self.dialect, self.rest, self.max_len, self.offset).map_or(Ok(()), Err)
     }
 }
 

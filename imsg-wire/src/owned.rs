@@ -54,11 +54,14 @@ impl<const CAPACITY: usize, F> OwnedMessage<CAPACITY, F> {
         &self.payload
     }
 
-    /// The message as it was received, but for the descriptor, which stays here.
+    /// The message as it was received, but for the descriptor if it is here, which stays.
     #[must_use]
     pub fn view(&self) -> Message<'_> {
-        let Self { header, payload, .. } = self;
-        Message { header: *header, payload, descriptor: Descriptor::None }
+        let descriptor = match self.descriptor {
+            Descriptor::Missing(missing) => Descriptor::Missing(missing),
+            Descriptor::None | Descriptor::Here(_) => Descriptor::None,
+        };
+        Message { header: self.header, payload: &self.payload, descriptor }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::descriptor::{Ancillary, Descriptors, Pairing, Span};
 use crate::dialect::{Dialect, header_len};
 use crate::error::{BadLength, Error, NoRoom, NotOffered};
 use crate::header::{DEFAULT_MAX_LEN, Frame};
-use crate::message::{Message, Split, peek, split};
+use crate::message::{Message, Split, peek, split, truncated};
 use crate::storage::Storage;
 
 /// Collects what was read from a stream and hands out whole messages (the reading half of
@@ -144,7 +144,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
         if state.finished && state.failed.is_none() {
             return Err(NoRoom::Finished);
         }
-        let ready = state.is_ready(self.storage.bytes());
+        let ready = state.ready(self.storage.bytes());
         let ready = ready.map_err(|error| NoRoom::Failed(state.fail(error)))?;
         if !ready {
             state.move_to_front(&mut self.storage);
@@ -210,7 +210,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
     /// Whether [`next_message`](RecvBuf::next_message) has a message or an error to return.
     #[inline]
     pub fn is_ready(&self) -> bool {
-        self.state.is_ready(self.storage.bytes()) != Ok(false)
+        self.state.ready(self.storage.bytes()) != Ok(false)
     }
 
     /// Takes the next message (`imsgbuf_get`); `None` when none is complete.
@@ -287,7 +287,7 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
 
     /// Whether there is a message, or what is wrong.
     #[inline]
-    fn is_ready(&self, bytes: &[u8]) -> Result<bool, Error> {
+    fn ready(&self, bytes: &[u8]) -> Result<bool, Error> {
         match self.plain(bytes) {
             Some(_) => Ok(true),
             None => Ok(self.look(bytes)?.is_some()),
@@ -295,7 +295,7 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
     }
 
     /// The next message, and the bytes behind it, or what is wrong before it. Its descriptor is
-    /// still to be found.
+    /// still to be found. (Cold, as it is called once a read at most unless descriptors wait.)
     #[cold]
     fn look<'a>(&self, bytes: &'a [u8]) -> Result<Option<Split<'a>>, Error> {
         if let Some(error) = self.failed {
@@ -326,13 +326,14 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
 
     #[cold]
     fn take_any<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Message<'a, F>>, Error> {
-        let Some((frame, payload, rest)) = self.look(bytes)? else {
+        let next = self.look(bytes)?;
+        self.descriptors.advance(self.offset);
+        let Some((frame, payload, rest)) = next else {
             return Ok(None);
         };
         let Self { dialect, max_len, .. } = self;
         let end = self.offset.wrapping_add(frame.len as u64);
         let message = Span { start: self.offset, end };
-        self.descriptors.advance(self.offset);
         let descriptor = self
             .descriptors
             .claim(message, frame.marked, |until| {
@@ -352,14 +353,8 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
 
     /// What is wrong with a stream that ends here, behind `unread`, which is no whole message.
     fn end_of_stream(&self, unread: &[u8]) -> Option<Error> {
-        if unread.is_empty() {
-            return self.descriptors.violation_at_end(self.offset).map(Error::Descriptor);
-        }
-        let need = match peek(&self.dialect, unread, self.max_len) {
-            Ok(Some(frame)) => frame.len,
-            _ => header_len::<D>(),
-        };
-        Some(Error::Truncated { offset: self.offset, have: unread.len(), need })
+        truncated(&self.dialect, unread, self.max_len, self.offset)
+            .or_else(|| self.descriptors.violation_at_end(self.offset).map(Error::Descriptor))
     }
 
     #[cold]

@@ -6,6 +6,7 @@ use core::fmt;
 use heapless::Deque;
 use zerocopy::{Immutable, IntoBytes};
 
+use crate::descriptor::Descriptor;
 use crate::dialect::{Dialect, header_len};
 use crate::error::{BadLength, NotOffered, Reason, Refused};
 use crate::header::{DEFAULT_MAX_LEN, Frame, Header};
@@ -163,7 +164,9 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
 
     /// Queues a received message again, with the pid that it has (`imsg_forward`).
     ///
-    /// A descriptor goes with it only if it is named; C drops it.
+    /// A descriptor goes with it only if it is named; C drops it. A message whose descriptor is
+    /// [missing](Descriptor::Missing) is refused unless one is named, as its receiver would take
+    /// it for one that never had any.
     ///
     /// ```
     /// use imsg_wire::{Descriptor, Header, Message, Modern, SendBuf};
@@ -184,12 +187,15 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
     ///
     /// # Errors
     ///
-    /// As [`compose`](SendBuf::compose).
+    /// As [`compose`](SendBuf::compose), and [`Reason::Missing`].
     pub fn forward<G>(
         &mut self,
         message: &Message<'_, G>,
         descriptor: Option<F>,
     ) -> Result<(), Refused<F>> {
+        if let (Descriptor::Missing(missing), None) = (&message.descriptor, &descriptor) {
+            return Err(Refused { reason: Reason::Missing(*missing), descriptor });
+        }
         let parts = [message.payload];
         self.state.append(&mut self.storage, message.header, &parts, descriptor)
     }

@@ -145,7 +145,8 @@ fn a_missing_descriptor_says_why() {
         (Missing::Dropped, "the kernel dropped the descriptor"),
         (Missing::NotSent, "the sender attached no descriptor"),
     ] {
-        assert_eq!(missing.to_string(), text);
+        says(missing, text);
+        says(Reason::Missing(missing), text);
     }
 }
 
@@ -226,6 +227,20 @@ fn debug_output_of_buffers_shows_their_state_and_no_bytes() {
         format!("{messages:?}"),
         "Messages { rest: 2 bytes: 01 01, max_len: 64, offset: 0, .. }"
     );
+}
+
+#[test]
+fn a_refusal_becomes_an_error_of_a_channel_and_of_the_system() {
+    for (reason, number) in [
+        (Reason::TooLong { len: 65, max: 64 }, libc::ERANGE),
+        (Reason::Full { len: 20, free: 10 }, libc::ENOBUFS),
+        (Reason::DescriptorsFull, libc::ENOBUFS),
+        (Reason::Missing(Missing::NotSent), libc::EBADMSG),
+    ] {
+        let error = SendError::from(Refused { reason, descriptor: None });
+        assert!(matches!(error, SendError::Refused(same) if same == reason));
+        assert_eq!(io::Error::from(error).raw_os_error(), Some(number));
+    }
 }
 
 #[test]

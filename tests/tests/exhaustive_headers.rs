@@ -347,6 +347,9 @@ fn compare_iterator(dialect: Any, bytes: &[u8], max_len: usize) {
         }
     }
     assert!(messages.next().is_none());
+    let expected = end(dialect, bytes, bytes.len() - unread.len(), max_len);
+    assert_eq!(messages.finish(), expected);
+    assert_eq!(Messages::new(dialect, bytes, max_len).finish(), expected);
 }
 
 /// Reads `bytes` at once, which `storage` begins with: the read does not have to place them there.
@@ -397,19 +400,24 @@ fn compare_messages(
 
 /// Ends the stream `bytes`, whose last message taken ends at offset `at`.
 fn compare_end(buffer: &mut RecvBuf<Any, &mut [u8]>, dialect: Any, bytes: &[u8], at: usize) {
+    let expected = end(dialect, bytes, at, buffer.max_len());
+    buffer.finish();
+    assert_eq!(buffer.is_ready(), expected.is_err());
+    let actual = buffer.next_message().map(|message| assert!(message.is_none()));
+    assert_eq!(actual, expected);
+}
+
+/// What is wrong with a stream that ends with `bytes`, where no whole message starts at `at`.
+fn end(dialect: Any, bytes: &[u8], at: usize, max_len: usize) -> Result<(), Error> {
     let (offset, left) = (at as u64, &bytes[at..]);
-    let expected = match front(dialect, left, buffer.max_len()) {
+    match front(dialect, left, max_len) {
         Err(error) => Err(Error::Length { offset, error }),
         Ok(_) if left.is_empty() => Ok(()),
         Ok(_) => {
             let need = if left.len() < 16 { 16 } else { says(dialect, left).len };
             Err(Error::Truncated { offset, have: left.len(), need })
         }
-    };
-    buffer.finish();
-    assert_eq!(buffer.is_ready(), expected.is_err());
-    let actual = buffer.next_message().map(|message| assert!(message.is_none()));
-    assert_eq!(actual, expected);
+    }
 }
 
 /// No test here allows descriptors, so that a mark shows as this.

@@ -6,7 +6,8 @@ use std::ops::Range;
 use imsg_tests::program::{Consumer, run};
 use imsg_tests::reference::{End, Id, Outcome, Read, Script};
 use imsg_wire::{
-    Ancillary, Any, Descriptor, Endian, Error, Fault, Header, Missing, Pairing, Violation,
+    Ancillary, Any, Descriptor, Endian, Error, Fault, Header, Missing, Modern, Pairing, RecvBuf,
+    SendBuf, Violation,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -72,6 +73,31 @@ fn a_descriptor_that_the_kernel_dropped_is_reported_as_that() {
         assert_eq!(descriptors(&outcome), expected, "{rule:?}");
         assert_eq!(outcome.end, End::Clean, "{rule:?}");
     }
+}
+
+#[test]
+fn what_the_kernel_dropped_takes_no_room_once_its_messages_are_taken() {
+    let mut queue: SendBuf<_, _, &str> = SendBuf::new(Modern::new(), [0; 64]);
+    queue.compose(Header::new(1), b"1", Some("1")).unwrap();
+    queue.compose(Header::new(2), b"2", Some("2")).unwrap();
+    let mut buffer: RecvBuf<_, _, &str, 2> = RecvBuf::new(Modern::new(), [0; 64]);
+    buffer.allow_descriptors();
+    let mut read =
+        |buffer: &mut RecvBuf<_, _, _, 2>, what, between: fn(&mut RecvBuf<_, _, _, 2>)| {
+            let bytes = queue.chunk().unwrap().bytes;
+            let n = bytes.len();
+            buffer.spare().unwrap()[..n].copy_from_slice(bytes);
+            between(buffer);
+            buffer.commit(n, what).unwrap();
+            queue.consume(n).unwrap();
+        };
+    read(&mut buffer, Ancillary::Dropped, |_| {});
+    read(&mut buffer, Ancillary::One("2"), |buffer| {
+        let first = buffer.next_message().unwrap().expect("the first message");
+        assert_eq!(first.descriptor, Descriptor::Missing(Missing::Dropped));
+        assert!(buffer.next_message().unwrap().is_none());
+    });
+    assert!(buffer.spare().is_ok(), "one of two places is free");
 }
 
 #[test]

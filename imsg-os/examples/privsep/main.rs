@@ -10,7 +10,7 @@
 //! - `worker` gives up its privileges, and then takes requests,
 //! - `sandbox` is how it gives them up.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod parent;
 mod protocol;

@@ -128,6 +128,9 @@ fn stateless<D: Dialect + Copy>(dialect: D, bytes: &[u8], max_len: usize, log: &
     log.shown(messages.offset());
     black_box(messages.rest());
     let _ = write!(log, "{messages:?}");
+    if let Err(error) = messages.finish() {
+        log.error(error);
+    }
 }
 
 /// Stands for a descriptor, and is not `Copy`.
@@ -222,7 +225,6 @@ fn reply<D: Dialect>(
     if let Descriptor::Missing(why) = message.descriptor {
         black_box(why);
     }
-    message.descriptor = Descriptor::from(message.descriptor.take());
     let token = message.descriptor.take();
     let refused = |log: &mut Log, Refused { reason, descriptor }: Refused<Token>| {
         log.error(Refused { reason, descriptor: descriptor.as_ref() });
