@@ -1,0 +1,182 @@
+//! An echo server with two tasks for each client, and a client that loads it.
+//!
+//! ```sh
+//! cargo run -p imsg-os --features tokio --example tasks_tokio -- serve /tmp/echo.sock
+//! # in another terminal: 100 clients, with 1000 messages each
+//! cargo run -p imsg-os --features tokio --example tasks_tokio -- load /tmp/echo.sock 100 1000
+//! ```
+//!
+//! One task reads requests and one writes answers, with a short queue in between. When a client does
+//! not read its answers, the queue fills, the reader stops reading, and the client's own requests
+//! back up: nothing grows. A client that does nothing for `IDLE`, or reads nothing for as long, is
+//! disconnected.
+
+use std::error::Error;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use imsg_os::tokio::{Channel, Receiver, Sender};
+use imsg_os::{HEADER_LEN, Header, Modern, OwnedMessage};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// How long a client may do nothing.
+const IDLE: Duration = Duration::from_secs(30);
+/// The largest payload of a request, in bytes. The queue of each client takes `QUEUE` times as
+/// much.
+const PAYLOAD: usize = 1024;
+/// How many requests of one client may wait for the writer.
+const QUEUE: usize = 8;
+
+type Request = OwnedMessage<PAYLOAD, OwnedFd>;
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments[..] {
+        ["serve", path] => serve(path).await,
+        ["load", path, clients, messages] => load(path, clients, messages).await,
+        _ => Err("usage: tasks_tokio serve PATH | load PATH CLIENTS MESSAGES".into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tasks_tokio: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves clients until Ctrl-C, and then those that are there to their end.
+async fn serve(path: &str) -> Result<()> {
+    let listener = UnixListener::bind(path).map_err(|error| format!("{path}: {error}"))?;
+    let mut clients = JoinSet::new();
+    let mut number = 0_u64;
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let (stream, _) = accepted?;
+                number += 1;
+                clients.spawn(client(number, stream));
+            }
+            Some(_) = clients.join_next() => {} // one has ended
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted?;
+                break;
+            }
+        }
+    }
+    drop(listener);
+    fs::remove_file(path)?;
+    eprintln!("{} clients left", clients.len());
+    clients.join_all().await;
+    Ok(())
+}
+
+/// One client, from its connection to its end.
+async fn client(number: u64, stream: UnixStream) {
+    match echo(stream).await {
+        Ok(count) => eprintln!("client {number}: end of the stream, {count} messages"),
+        Err(error) => eprintln!("client {number}: {error}"),
+    }
+}
+
+async fn echo(stream: UnixStream) -> Result<u64> {
+    let Channel { mut rx, tx } = Channel::new(stream, Modern::new())?;
+    rx.allow_descriptors();
+    rx.set_max_len(HEADER_LEN + PAYLOAD)?;
+    let (requests, queued) = mpsc::channel(QUEUE);
+
+    // When the reader ends, it drops `requests`, and the writer ends when the queue is empty.
+    // When the writer fails, the reader must not wait for the next request: hence the `select!`
+    // in it.
+    let writer = tokio::spawn(write_answers(tx, queued));
+    let read = read_requests(rx, requests).await;
+    // What was read is answered in any case. Then both halves are gone, and the socket closed.
+    writer.await??;
+    read
+}
+
+async fn read_requests(mut rx: Receiver, requests: mpsc::Sender<Request>) -> Result<u64> {
+    let mut count = 0;
+    loop {
+        let message = tokio::select! {
+            received = timeout(IDLE, rx.recv()) => received.map_err(|_| "idle for too long")??,
+            () = requests.closed() => return Ok(count), // the writer says why
+        };
+        let Some(message) = message else {
+            return Ok(count);
+        };
+        // This cannot fail, as a longer message was refused by `set_max_len`.
+        let request = Request::try_from(message).map_err(|_| "the message is too long")?;
+        if requests.send(request).await.is_err() {
+            return Ok(count); // the writer says why
+        }
+        count += 1;
+    }
+}
+
+async fn write_answers(mut tx: Sender, mut requests: mpsc::Receiver<Request>) -> Result<()> {
+    while let Some(mut request) = requests.recv().await {
+        let room = timeout(IDLE, tx.reserve(request.payload().len())).await;
+        room.map_err(|_| "does not read its answers")??;
+        let descriptor = request.descriptor.take();
+        tx.forward(&request.view(), descriptor)?;
+        if requests.is_empty() {
+            timeout(IDLE, tx.flush()).await.map_err(|_| "does not read its answers")??;
+        }
+    }
+    tx.shutdown()?;
+    Ok(())
+}
+
+/// Runs `clients` clients at once, each of which sends `messages` and checks the answers.
+async fn load(path: &str, clients: &str, messages: &str) -> Result<()> {
+    let (clients, messages): (u32, u32) = (clients.parse()?, messages.parse()?);
+    let mut running = JoinSet::new();
+    for _ in 0..clients {
+        let stream = UnixStream::connect(path).await.map_err(|error| format!("{path}: {error}"))?;
+        running.spawn(ask(stream, messages));
+    }
+    while let Some(ended) = running.join_next().await {
+        ended??;
+    }
+    println!("{clients} clients got {messages} answers each");
+    Ok(())
+}
+
+/// Sends in one task and receives in another, so that neither waits for the other.
+async fn ask(stream: UnixStream, messages: u32) -> Result<()> {
+    let Channel { mut rx, mut tx } = Channel::new(stream, Modern::new())?;
+    let sender = tokio::spawn(async move {
+        for id in 0..messages {
+            let payload = &[b'.'; PAYLOAD][..id as usize % PAYLOAD];
+            tx.reserve(payload.len()).await?;
+            tx.compose(Header { id, ..Header::new(1) }, payload, None)?;
+        }
+        tx.flush().await?;
+        tx.shutdown()?; // the server sees the end, and answers what is left
+        Result::Ok(())
+    });
+    let mut next = 0;
+    while let Some(answer) = rx.recv().await? {
+        let (id, len) = (answer.header.id, answer.payload.len());
+        if id != next || len != id as usize % PAYLOAD {
+            return Err(
+                format!("answer {id} of {len} bytes is not the one to request {next}").into()
+            );
+        }
+        next += 1;
+    }
+    sender.await??;
+    if next < messages {
+        return Err(format!("the server hung up after {next} answers of {messages}").into());
+    }
+    Ok(())
+}
