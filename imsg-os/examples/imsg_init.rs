@@ -65,10 +65,12 @@ fn parent_main(path: &str) -> Result<()> {
     let answer = poll_loop(&mut imsgbuf, parent_dispatch);
     drop(imsgbuf); // imsgbuf_clear(&parent_ibuf); close(imsg_fds[0]);
     let status = child.wait()?;
-    match answer? {
-        Some(idata) => println!("{path}: the child read {idata} bytes"),
-        None => return Err(format!("the child closed the connection: {status}").into()),
+    // How the child ended says more than how the channel did.
+    if !status.success() {
+        return Err(format!("the child closed the connection: {status}").into());
     }
+    let idata = answer?.ok_or("the child closed the connection")?;
+    println!("{path}: the child read {idata} bytes");
     Ok(())
 }
 

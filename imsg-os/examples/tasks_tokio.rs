@@ -14,6 +14,7 @@
 use std::error::Error;
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -53,11 +54,13 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Serves clients until Ctrl-C, and then those that are there to their end.
+/// Serves clients until standard input ends (Ctrl-D), and then those that are there to their end.
 async fn serve(path: &str) -> Result<()> {
     let listener = UnixListener::bind(path).map_err(|error| format!("{path}: {error}"))?;
     let mut clients = JoinSet::new();
     let mut number = 0_u64;
+    let (mut input, mut nowhere) = (tokio::io::stdin(), tokio::io::sink());
+    let mut end = pin!(tokio::io::copy(&mut input, &mut nowhere));
     loop {
         tokio::select! {
             accepted = listener.accept() => {
@@ -66,10 +69,7 @@ async fn serve(path: &str) -> Result<()> {
                 clients.spawn(client(number, stream));
             }
             Some(_) = clients.join_next() => {} // one has ended
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
-                break;
-            }
+            _ = &mut end => break,
         }
     }
     drop(listener);

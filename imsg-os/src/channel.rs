@@ -32,8 +32,8 @@ use crate::sys::{self, Credentials, Interest};
 /// Whether the calls block is up to the socket, so make it non-blocking first if it is to be:
 /// [`UnixStream::set_nonblocking`]. [`Receiver::recv`] and [`Sender::flush`] wait on either kind,
 /// for as long as it takes: neither a signal nor a time-out of the socket (`SO_RCVTIMEO`) ends
-/// them. For a time limit, use [`Receiver::read`] and [`Sender::write`] in an event loop; see
-/// below.
+/// them. For a time limit, use [`Receiver::read`] and [`Sender::write`], which a time-out of the
+/// socket ends, or an event loop; see below.
 ///
 /// ```
 /// use imsg_os::{Channel, Header, Modern};
@@ -79,7 +79,9 @@ use crate::sys::{self, Credentials, Interest};
 /// edge-triggered events, read until it would block. Where an answer may find no
 /// [room](Sender::has_room), ask for that before a message is taken, and read on only when
 /// [`is_ready`](Receiver::is_ready) is false: with messages left, a read can be
-/// [`RecvError::Full`]. The examples `echo_poll` and `echo_mio` are whole servers that do so.
+/// [`RecvError::Full`]. Read also when the event says that the peer hung up (`POLLHUP`), or that
+/// something failed. The example `imsg_init` has the whole loop around poll(2), and `echo_poll` and
+/// `echo_mio` are servers for many clients.
 ///
 /// ```
 /// use imsg_os::{Channel, Modern, ReadOutcome};
@@ -227,7 +229,7 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
         Ok(self.buf.next_message()?)
     }
 
-    /// Reads until a message is ready, or the stream ends.
+    /// Reads until a message is ready, which none is yet, or the stream ends.
     fn fill(&mut self) -> Result<(), RecvError> {
         loop {
             match self.read()? {
@@ -240,7 +242,7 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
     }
 
     /// Reads once from the socket (`imsgbuf_read`, and `ibuf_read` when descriptors are not
-    /// allowed).
+    /// allowed). A signal does not end it, but a time-out of the socket (`SO_RCVTIMEO`) does.
     ///
     /// With edge-triggered readiness, read until it would block.
     ///

@@ -280,7 +280,8 @@ macro_rules! sender_methods {
         ///
         /// # Errors
         ///
-        /// As [`compose`](Sender::compose).
+        /// As [`compose`](Sender::compose), and [`Reason::Missing`] when none is named although the
+        /// message had one, which is [missing](crate::Missing).
         pub fn forward<F>(
             &mut self,
             message: &imsg_wire::Message<'_, F>,

@@ -28,10 +28,12 @@
 //! socket ──► rx: Receiver ──► Message ──► program ──► tx: Sender ──► socket
 //! ```
 //!
-//! Programs in `examples/` show it at work: `privsep` is a parent that opens files and a sandboxed
-//! worker that reads them, `tmux` a client of a real server, `dump` a decoder of captured streams,
-//! `relay` a listener between a server and its clients, and `echo_poll`, `echo_mio` and
-//! `echo_tokio` are servers for many clients.
+//! Programs in `examples/` show it at work. To begin with, `pass_descriptor` has two processes,
+//! `imsg_init` is what the manual page of that name shows, and `tasks_tokio` a server whose clients
+//! have two tasks each. `privsep` is a parent that opens files and a sandboxed worker that reads
+//! them, `tmux` a client of a real server, `dump` a decoder of captured streams, `relay` a listener
+//! between a server and its clients, and `echo_poll`, `echo_mio` and `echo_tokio` are servers for
+//! many clients.
 //!
 //! # Blocking, event loops, tokio
 //!
@@ -42,7 +44,11 @@
 //! | tokio | `tokio::Receiver::recv` | `tokio::Sender::reserve`, `compose`, then `flush` |
 //!
 //! Nothing is sent before it is flushed or written, and what is queued when a channel is dropped is
-//! lost.
+//! lost. No call is ended by a signal. For a time limit without an event loop, give the socket one
+//! before it becomes a channel ([`UnixStream::set_read_timeout`]) and use [`Receiver::read`], which
+//! then says [`ReadOutcome::WouldBlock`] when the time is over; [`Receiver::recv`] waits on.
+//!
+//! [`UnixStream::set_read_timeout`]: std::os::unix::net::UnixStream::set_read_timeout
 //!
 //! # When something is wrong
 //!
@@ -53,9 +59,38 @@
 //! | [`RecvError::Full`] | messages must be taken first | take them, then read on |
 //! | [`RecvError::DescriptorLimit`] | a descriptor would be lost | close some, then read on |
 //! | [`Missing`] in a message | its descriptor is not there; the message is whole | refuse what it asks for |
-//! | [`Refused`] | the message was not queued; the descriptor is given back | flush, then compose again; [`Reason::TooLong`] never fits |
+//! | [`Refused`] | the message was not queued; the descriptor is given back | flush, then compose again; [`Reason::TooLong`] never fits, and [`Reason::Missing`] is never forwarded |
 //! | `EPIPE`, `ECONNRESET` from a flush | the peer is gone | messages it sent before can still be received |
 //! | `ETOOMANYREFS` from a flush (Linux) | too many descriptors are on their way | try again when the peer has read |
+//!
+//! All of them become a [`std::io::Error`] by `?`, but for [`Refused`], which becomes a [`SendError`],
+//! and what [`Receiver::next_message`] and [`Receiver::messages`] return, which becomes a
+//! [`RecvError`]. What a peer did exactly is in [`imsg_wire::Error`]:
+//!
+//! ```
+//! # use imsg_os::{Channel, Error, Header, Modern, RecvError};
+//! # use std::io::Write;
+//! # use std::os::unix::net::UnixStream;
+//! # let (socket, mut peer) = UnixStream::pair()?;
+//! # peer.write_all(&[0; 16])?;
+//! # let mut channel = Channel::new(socket, Modern::new())?;
+//! match channel.rx.recv() {
+//!     Ok(Some(message)) => println!("{message:?}"),
+//!     Ok(None) => println!("the peer closed its end"),
+//!     Err(RecvError::Protocol(Error::Length { offset, error })) => {
+//! #       assert_eq!((offset, error.len), (0, 0));
+//!         println!("the message at byte {offset} cannot have {} bytes", error.len);
+//!     }
+//!     Err(error) => return Err(error.into()),
+//! }
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! A peer that dies or hangs up shows in one of these ways: the end of the stream, `None`, between
+//! two messages; [`Error::Truncated`] inside one; `ECONNRESET` once, on Linux, if it left something
+//! of ours unread, and then the end; `EPIPE` or `ECONNRESET` when something is sent to it. What it
+//! sent before can still be received, so receive to the end before giving up on a failed flush. Why
+//! it died, a process that started it learns from `Child::wait`, which says more than the channel.
 //!
 //! # Features
 //!
@@ -80,7 +115,7 @@
 //! # Starting a process with a channel
 //!
 //! The worker finds its end as descriptor 3, and takes it up with [`inherited`]. The parent puts it
-//! there with the crate `command-fds`:
+//! there with the crate `command-fds` (the example `pass_descriptor` has both sides):
 //!
 //! ```no_run
 //! use command_fds::{CommandFdExt, FdMapping};

@@ -24,8 +24,8 @@
 //!
 //! let server = tokio::spawn(async move {
 //!     while let Some(mut request) = server.rx.recv().await? {
-//!         let descriptor = request.descriptor.take();
 //!         server.tx.reserve(request.payload.len()).await?;
+//!         let descriptor = request.descriptor.take();
 //!         server.tx.forward(&request, descriptor)?;
 //!         server.tx.flush().await?;
 //!     }
@@ -47,6 +47,11 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! The message keeps its descriptor while this waits for room. Between two tasks, messages go as
+//! [`OwnedMessage`](crate::OwnedMessage)s through a channel of the runtime's, and
+//! `rx.set_max_len(HEADER_LEN + CAPACITY)` refuses those that would not fit into one; the example
+//! `tasks_tokio` does so, and has a time limit for idle clients: `timeout(limit, rx.recv())`.
 //!
 //! In one task, `tokio::select!` over `rx.recv()` and, while something is
 //! [queued](Sender::queue_len), `tx.flush()` does both.
@@ -240,7 +245,7 @@ pub struct Sender<D: Dialect = Modern, S: Storage = Box<[u8]>> {
 impl<D: Dialect, S: Storage> Sender<D, S> {
     /// Waits, and sends, until there is room for a message with a payload of `len` bytes and with
     /// a descriptor: the next one that is composed, forwarded or created is not refused unless its
-    /// payload is longer than that.
+    /// payload is longer than that, or it is to be forwarded and its own descriptor is missing.
     ///
     /// Sends nothing when there is room. With a peer that does not read, this is where the program
     /// waits; so does one that waits itself for this side to read.

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{LazyLock, mpsc};
 use std::thread;
@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use imsg_os::imsg_wire::SendBuf;
 use imsg_os::{Any, Endian, HEADER_LEN, Header};
+use imsg_tests::examples;
 use imsg_tests::vectors::{self, Recorded, Vector};
 
 /// How long anything may take until it is said to hang.
@@ -515,16 +516,7 @@ fn command<A: AsRef<str>>(arguments: impl IntoIterator<Item = A>) -> Command {
 }
 
 fn build() -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    escargot::CargoBuild::new()
-        .manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../imsg-os/Cargo.toml"))
-        .target_dir(target)
-        .example("dump")
-        .release()
-        .run()
-        .unwrap()
-        .path()
-        .to_owned()
+    examples::build(env!("CARGO_TARGET_TMPDIR"), "imsg-os", "dump", "")
 }
 
 impl Report {

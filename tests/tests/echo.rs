@@ -20,6 +20,7 @@ use imsg_os::{
     Any, Channel, DEFAULT_MAX_LEN, Descriptor, Dialect, Endian, HEADER_LEN, Header, ReadOutcome,
     RecvError, Sender, WriteOutcome,
 };
+use imsg_tests::examples;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
 use tempfile::TempDir;
@@ -401,17 +402,7 @@ fn built(program: &str) -> &'static Path {
 }
 
 fn build(program: &str, features: &str) -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    escargot::CargoBuild::new()
-        .manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../imsg-os/Cargo.toml"))
-        .target_dir(target)
-        .example(program)
-        .features(features)
-        .release()
-        .run()
-        .unwrap()
-        .path()
-        .to_owned()
+    examples::build(env!("CARGO_TARGET_TMPDIR"), "imsg-os", program, features)
 }
 
 /// A program while it runs. It is killed when it is dropped.

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt, FdMapping};
 use imsg_os::{Any, Channel, Descriptor, Endian, Header};
+use imsg_tests::examples;
 use tempfile::TempDir;
 
 /// How long anything may take until it is said to hang.
@@ -501,16 +502,7 @@ impl Program {
 }
 
 fn build() -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    escargot::CargoBuild::new()
-        .manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../imsg-os/Cargo.toml"))
-        .target_dir(target)
-        .example("privsep")
-        .release()
-        .run()
-        .unwrap()
-        .path()
-        .to_owned()
+    examples::build(env!("CARGO_TARGET_TMPDIR"), "imsg-os", "privsep", "")
 }
 
 fn public_directory() -> TempDir {

@@ -21,6 +21,7 @@ use imsg_os::{
     Any, Channel, DEFAULT_MAX_LEN, Descriptor, Dialect, Endian, HEADER_LEN, Header, ReadOutcome,
     RecvError, WriteOutcome,
 };
+use imsg_tests::examples;
 use imsg_tests::senders::Ends;
 use libc::{TIOCOUTQ, c_int};
 use nix::fcntl::{FcntlArg, fcntl};
@@ -1242,18 +1243,8 @@ fn accept(server: &UnixListener, dialect: Any) -> Peer {
     Peer::new(server.accept().unwrap().0, dialect)
 }
 
-static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    escargot::CargoBuild::new()
-        .manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../imsg-os/Cargo.toml"))
-        .target_dir(target)
-        .example("relay")
-        .release()
-        .run()
-        .unwrap()
-        .path()
-        .to_owned()
-});
+static PROGRAM: LazyLock<PathBuf> =
+    LazyLock::new(|| examples::build(env!("CARGO_TARGET_TMPDIR"), "imsg-os", "relay", ""));
 
 fn command(listen: &Path, connect: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(&*PROGRAM);

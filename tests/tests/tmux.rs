@@ -16,6 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use imsg_os::{Any, Channel, Descriptor, Endian, Header};
+use imsg_tests::examples;
 use tempfile::TempDir;
 
 /// How long anything may take until it is said to hang.
@@ -802,16 +803,7 @@ fn program<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
 }
 
 fn build() -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    escargot::CargoBuild::new()
-        .manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../imsg-os/Cargo.toml"))
-        .target_dir(target)
-        .example("tmux")
-        .release()
-        .run()
-        .unwrap()
-        .path()
-        .to_owned()
+    examples::build(env!("CARGO_TARGET_TMPDIR"), "imsg-os", "tmux", "")
 }
 
 /// What a program said.
