@@ -182,7 +182,8 @@ impl Client {
             while has_room(tx)
                 && let Some(mut message) = rx.next_message()?
             {
-                // A pid of 0 stands for that of this process.
+                // A pid of 0 stands for that of this process. The answer has no descriptor where
+                // there was no place to receive one.
                 let header = Header { pid: 0, ..message.header };
                 tx.compose(header, message.payload, message.descriptor.take())?;
             }

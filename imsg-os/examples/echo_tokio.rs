@@ -98,7 +98,8 @@ async fn serve(Channel { mut rx, mut tx }: Channel<Any>) -> Result<(), Box<dyn E
     rx.allow_descriptors();
     while let Some(mut message) = rx.recv().await? {
         tx.reserve(message.payload.len()).await?;
-        // A pid of 0 stands for that of this process.
+        // A pid of 0 stands for that of this process. The answer has no descriptor where
+        // there was no place to receive one.
         let header = Header { pid: 0, ..message.header };
         tx.compose(header, message.payload, message.descriptor.take())?;
         // The answers to all that has arrived go together.

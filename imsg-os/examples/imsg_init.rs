@@ -13,9 +13,10 @@
 
 use std::error::Error;
 use std::fs::File;
-use std::io::Read;
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -30,11 +31,10 @@ const IMSG_MESSAGE2: u32 = 1;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let result = match arguments[..] {
-        ["--child"] => child_main(),
-        [path] => parent_main(path),
+    let mut arguments = std::env::args_os().skip(1);
+    let result = match (arguments.next(), arguments.next()) {
+        (Some(flag), None) if flag == "--child" => child_main(),
+        (Some(file), None) => parent_main(Path::new(&file)),
         _ => Err("usage: imsg_init FILE".into()),
     };
     match result {
@@ -46,7 +46,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn parent_main(path: &str) -> Result<()> {
+fn parent_main(file: &Path) -> Result<()> {
+    let path = file.display();
+    let file = File::open(file).map_err(|error| format!("{path}: {error}"))?;
+
     // socketpair(…, imsg_fds); fork();
     let (ours, theirs) = UnixStream::pair()?;
     let mut command = Command::new(std::env::current_exe()?);
@@ -59,7 +62,6 @@ fn parent_main(path: &str) -> Result<()> {
     ours.set_nonblocking(true)?;
     let mut imsgbuf = Channel::new(ours, Modern::new())?;
 
-    let file = File::open(path).map_err(|error| format!("{path}: {error}"))?;
     imsgbuf.tx.compose(Header::new(IMSG_MESSAGE2), b"", Some(file.into()))?;
 
     let answer = poll_loop(&mut imsgbuf, parent_dispatch);
@@ -67,7 +69,8 @@ fn parent_main(path: &str) -> Result<()> {
     let status = child.wait()?;
     // How the child ended says more than how the channel did.
     if !status.success() {
-        return Err(format!("the child closed the connection: {status}").into());
+        let cause = answer.err().map(|error| format!(": {error}")).unwrap_or_default();
+        return Err(format!("the child closed the connection: {status}{cause}").into());
     }
     let idata = answer?.ok_or("the child closed the connection")?;
     println!("{path}: the child read {idata} bytes");
@@ -75,7 +78,7 @@ fn parent_main(path: &str) -> Result<()> {
 }
 
 fn child_main() -> Result<()> {
-    // SAFETY: nothing in this program opens a descriptor without close-on-exec.
+    // SAFETY: nothing else in this program takes up descriptor 3.
     let socket = UnixStream::from(unsafe { inherited(3) }?);
     socket.set_nonblocking(true)?;
     let mut imsgbuf = Channel::new(socket, Modern::new())?;
@@ -89,9 +92,10 @@ type Dispatch<T> = fn(&mut Channel) -> Result<Option<T>>;
 
 /// Waits for the socket in poll(2), until `dispatch` has a value, or the peer closes (`None`).
 fn poll_loop<T>(imsgbuf: &mut Channel, dispatch: Dispatch<T>) -> Result<Option<T>> {
+    let mut failed = None;
     loop {
         let mut events = PollFlags::POLLIN;
-        if imsgbuf.tx.queue_len() > 0 {
+        if imsgbuf.tx.queue_len() > 0 && failed.is_none() {
             events |= PollFlags::POLLOUT;
         }
         let mut fds = [PollFd::new(imsgbuf.as_fd(), events)];
@@ -102,7 +106,8 @@ fn poll_loop<T>(imsgbuf: &mut Channel, dispatch: Dispatch<T>) -> Result<Option<T
         let ready = fds[0].revents().unwrap_or(PollFlags::empty());
 
         if ready.contains(PollFlags::POLLOUT) {
-            let _ = imsgbuf.tx.write()?; // EPIPE: closed connection
+            // A peer that is gone (EPIPE) may have sent something before.
+            failed = imsgbuf.tx.write().err();
         }
         if ready.intersects(PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR) {
             let outcome = imsgbuf.rx.read()?;
@@ -110,7 +115,7 @@ fn poll_loop<T>(imsgbuf: &mut Channel, dispatch: Dispatch<T>) -> Result<Option<T
                 return Ok(Some(value));
             }
             if outcome == ReadOutcome::Closed {
-                return Ok(None);
+                return failed.map_or(Ok(None), |error| Err(error.into()));
             }
         }
     }
@@ -133,9 +138,8 @@ fn child_dispatch(imsgbuf: &mut Channel) -> Result<Option<()>> {
     while let Some(imsg) = imsgbuf.rx.next_message()? {
         match (imsg.header.msg_type, imsg.descriptor) {
             (IMSG_MESSAGE2, Descriptor::Here(fd)) => {
-                let mut data = Vec::new();
-                File::from(fd).read_to_end(&mut data)?;
-                let idata = i32::try_from(data.len())?;
+                let read = io::copy(&mut File::from(fd), &mut io::sink())?;
+                let idata = i32::try_from(read)?;
                 imsgbuf.tx.compose(Header::new(IMSG_A_MESSAGE), &idata, None)?;
             }
             (IMSG_MESSAGE2, nothing) => return Err(format!("no file: {nothing:?}").into()),

@@ -61,7 +61,8 @@ fn parent(path: &Path) -> Result<()> {
 
     // What became of the worker explains a broken channel better than the channel does.
     if !status.success() {
-        return Err(format!("the worker died: {status}").into());
+        let cause = answer.err().map(|error| format!(": {error}")).unwrap_or_default();
+        return Err(format!("the worker died: {status}{cause}").into());
     }
     let Counted { bytes, lines } = answer?;
     println!("{}: {bytes} bytes, {lines} lines", path.display());
@@ -93,7 +94,7 @@ fn ask(channel: &mut Channel, file: OwnedFd) -> Result<Counted> {
 
 /// Answers requests until the parent hangs up.
 fn worker() -> Result<()> {
-    // SAFETY: nothing in this program opens a descriptor without close-on-exec.
+    // SAFETY: nothing else in this program takes up descriptor 3.
     let socket = unsafe { inherited(3) }?;
     let mut channel = Channel::new(socket, Modern::new())?;
     channel.rx.allow_descriptors();

@@ -8,41 +8,51 @@
 //!
 //! One task reads requests and one writes answers, with a short queue in between. When a client does
 //! not read its answers, the queue fills, the reader stops reading, and the client's own requests
-//! back up: nothing grows. A client that does nothing for `IDLE`, or reads nothing for as long, is
-//! disconnected.
+//! back up: nothing grows. A client that sends no whole request for `PATIENCE`, or takes as long to
+//! read the answers that are due, is disconnected.
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use imsg_os::tokio::{Channel, Receiver, Sender};
-use imsg_os::{HEADER_LEN, Header, Modern, OwnedMessage};
+use imsg_os::{HEADER_LEN, Header, Modern, OwnedMessage, Refused};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-/// How long a client may do nothing.
-const IDLE: Duration = Duration::from_secs(30);
+/// How long a client may take for a request, or for what it is sent at a time.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The largest payload of a request, in bytes. The queue of each client takes `QUEUE` times as
 /// much.
 const PAYLOAD: usize = 1024;
 /// How many requests of one client may wait for the writer.
 const QUEUE: usize = 8;
+/// How many clients are served at a time.
+const CLIENTS: usize = 256;
+/// In answer to a request whose descriptor is missing; the payload says why.
+const REFUSED: u32 = u32::MAX;
+/// The most bytes that this takes.
+const WHY: usize = 100;
 
 type Request = OwnedMessage<PAYLOAD, OwnedFd>;
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let result = match arguments[..] {
-        ["serve", path] => serve(path).await,
-        ["load", path, clients, messages] => load(path, clients, messages).await,
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let result = match &arguments[..] {
+        [serves, path] if serves == "serve" => serve(Path::new(path)).await,
+        [loads, path, clients, messages] if loads == "load" => {
+            load(Path::new(path), &clients.to_string_lossy(), &messages.to_string_lossy()).await
+        }
         _ => Err("usage: tasks_tokio serve PATH | load PATH CLIENTS MESSAGES".into()),
     };
     match result {
@@ -55,19 +65,25 @@ async fn main() -> ExitCode {
 }
 
 /// Serves clients until standard input ends (Ctrl-D), and then those that are there to their end.
-async fn serve(path: &str) -> Result<()> {
-    let listener = UnixListener::bind(path).map_err(|error| format!("{path}: {error}"))?;
+async fn serve(path: &Path) -> Result<()> {
+    let listener =
+        UnixListener::bind(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let mut clients = JoinSet::new();
     let mut number = 0_u64;
     let (mut input, mut nowhere) = (tokio::io::stdin(), tokio::io::sink());
     let mut end = pin!(tokio::io::copy(&mut input, &mut nowhere));
     loop {
         tokio::select! {
-            accepted = listener.accept() => {
-                let (stream, _) = accepted?;
-                number += 1;
-                clients.spawn(client(number, stream));
-            }
+            accepted = listener.accept(), if clients.len() < CLIENTS => match accepted {
+                Ok((stream, _)) => {
+                    number += 1;
+                    clients.spawn(client(number, stream));
+                }
+                Err(error) => {
+                    eprintln!("cannot take another client: {error}");
+                    sleep(Duration::from_secs(1)).await; // it does not say when it can
+                }
+            },
             Some(_) = clients.join_next() => {} // one has ended
             _ = &mut end => break,
         }
@@ -98,22 +114,25 @@ async fn echo(stream: UnixStream) -> Result<u64> {
     // in it.
     let writer = tokio::spawn(write_answers(tx, queued));
     let read = read_requests(rx, requests).await;
-    // What was read is answered in any case. Then both halves are gone, and the socket closed.
-    writer.await??;
-    read
+    // What was read is answered, whatever the reader met. Then both halves are gone, and the socket
+    // closed. What the client did wrong says more than that it cannot be written to any more.
+    let written = writer.await?;
+    let count = read?;
+    written?;
+    Ok(count)
 }
 
 async fn read_requests(mut rx: Receiver, requests: mpsc::Sender<Request>) -> Result<u64> {
     let mut count = 0;
     loop {
         let message = tokio::select! {
-            received = timeout(IDLE, rx.recv()) => received.map_err(|_| "idle for too long")??,
+            received = timeout(PATIENCE, rx.recv()) => received.map_err(|_| "idle for too long")??,
             () = requests.closed() => return Ok(count), // the writer says why
         };
         let Some(message) = message else {
             return Ok(count);
         };
-        // This cannot fail, as a longer message was refused by `set_max_len`.
+        // This cannot fail, as a longer message ended the stream: `set_max_len`.
         let request = Request::try_from(message).map_err(|_| "the message is too long")?;
         if requests.send(request).await.is_err() {
             return Ok(count); // the writer says why
@@ -124,12 +143,15 @@ async fn read_requests(mut rx: Receiver, requests: mpsc::Sender<Request>) -> Res
 
 async fn write_answers(mut tx: Sender, mut requests: mpsc::Receiver<Request>) -> Result<()> {
     while let Some(mut request) = requests.recv().await {
-        let room = timeout(IDLE, tx.reserve(request.payload().len())).await;
+        let room = timeout(PATIENCE, tx.reserve(request.payload().len().max(WHY))).await;
         room.map_err(|_| "does not read its answers")??;
         let descriptor = request.descriptor.take();
-        tx.forward(&request.view(), descriptor)?;
+        if let Err(Refused { reason, .. }) = tx.forward(&request.view(), descriptor) {
+            let header = Header { id: request.header.id, ..Header::new(REFUSED) };
+            tx.compose(header, reason.to_string().as_bytes(), None)?;
+        }
         if requests.is_empty() {
-            timeout(IDLE, tx.flush()).await.map_err(|_| "does not read its answers")??;
+            timeout(PATIENCE, tx.flush()).await.map_err(|_| "does not read its answers")??;
         }
     }
     tx.shutdown()?;
@@ -137,11 +159,11 @@ async fn write_answers(mut tx: Sender, mut requests: mpsc::Receiver<Request>) ->
 }
 
 /// Runs `clients` clients at once, each of which sends `messages` and checks the answers.
-async fn load(path: &str, clients: &str, messages: &str) -> Result<()> {
+async fn load(path: &Path, clients: &str, messages: &str) -> Result<()> {
     let (clients, messages): (u32, u32) = (clients.parse()?, messages.parse()?);
     let mut running = JoinSet::new();
     for _ in 0..clients {
-        let stream = UnixStream::connect(path).await.map_err(|error| format!("{path}: {error}"))?;
+        let stream = connect(path).await.map_err(|error| format!("{}: {error}", path.display()))?;
         running.spawn(ask(stream, messages));
     }
     while let Some(ended) = running.join_next().await {
@@ -149,6 +171,18 @@ async fn load(path: &str, clients: &str, messages: &str) -> Result<()> {
     }
     println!("{clients} clients got {messages} answers each");
     Ok(())
+}
+
+/// Connects, once the server has room for another client that waits to be taken.
+async fn connect(path: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                sleep(Duration::from_millis(1)).await;
+            }
+            connected => return connected,
+        }
+    }
 }
 
 /// Sends in one task and receives in another, so that neither waits for the other.

@@ -32,8 +32,8 @@ use crate::sys::{self, Credentials, Interest};
 /// Whether the calls block is up to the socket, so make it non-blocking first if it is to be:
 /// [`UnixStream::set_nonblocking`]. [`Receiver::recv`] and [`Sender::flush`] wait on either kind,
 /// for as long as it takes: neither a signal nor a time-out of the socket (`SO_RCVTIMEO`) ends
-/// them. For a time limit, use [`Receiver::read`] and [`Sender::write`], which a time-out of the
-/// socket ends, or an event loop; see below.
+/// them. Such a time-out ends one [`Receiver::read`] or [`Sender::write`]; to limit the time for a
+/// whole message, use these and a deadline, in an event loop; see below.
 ///
 /// ```
 /// use imsg_os::{Channel, Header, Modern};
@@ -56,7 +56,7 @@ use crate::sys::{self, Credentials, Interest};
 /// Messages, and their descriptors, passed on to another channel:
 ///
 /// ```
-/// # use imsg_os::{Channel, Header, Modern, Refused};
+/// # use imsg_os::{Channel, Header, Modern, Reason, Refused};
 /// # let (mut from, mut there) = Channel::pair(Modern::new())?;
 /// # let (mut to, _peer) = Channel::pair(Modern::new())?;
 /// # there.tx.compose(Header::new(1), b"", None)?;
@@ -64,11 +64,16 @@ use crate::sys::{self, Credentials, Interest};
 /// # drop(there);
 /// while let Some(mut message) = from.rx.recv()? {
 ///     let descriptor = message.descriptor.take();
-///     if let Err(Refused { descriptor, .. }) = to.tx.forward(&message, descriptor) {
-///         to.tx.flush()?; // it makes room
-///         to.tx.forward(&message, descriptor)?;
+///     match to.tx.forward(&message, descriptor) {
+///         Err(Refused { reason: Reason::Full { .. } | Reason::DescriptorsFull, descriptor }) => {
+///             to.tx.flush()?; // it makes room
+///             to.tx.forward(&message, descriptor)?;
+///         }
+///         Err(refused) => println!("not passed on: {refused}"), // its descriptor is missing
+///         Ok(()) => {}
 ///     }
 /// }
+/// to.tx.flush()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -229,7 +234,7 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
         Ok(self.buf.next_message()?)
     }
 
-    /// Reads until a message is ready, which none is yet, or the stream ends.
+    /// Reads, at least once, until a message is ready or the stream ends.
     fn fill(&mut self) -> Result<(), RecvError> {
         loop {
             match self.read()? {
@@ -292,7 +297,8 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
         Ok(if self.buf.is_empty() { WriteOutcome::All } else { WriteOutcome::WouldBlock })
     }
 
-    /// Sends what the socket takes (`imsgbuf_write`).
+    /// Sends what the socket takes (`imsgbuf_write`). A signal does not end it, but a time-out of
+    /// the socket (`SO_SNDTIMEO`) does.
     ///
     /// # Errors
     ///

@@ -280,8 +280,8 @@ macro_rules! sender_methods {
         ///
         /// # Errors
         ///
-        /// As [`compose`](Sender::compose), and [`Reason::Missing`] when none is named although the
-        /// message had one, which is [missing](crate::Missing).
+        /// As [`compose`](Sender::compose), and [`Reason::Missing`] when the descriptor of the message
+        /// is [missing](crate::Missing) and none is named in its place.
         pub fn forward<F>(
             &mut self,
             message: &imsg_wire::Message<'_, F>,

@@ -29,8 +29,8 @@
 //! ```
 //!
 //! Programs in `examples/` show it at work. To begin with, `pass_descriptor` has two processes,
-//! `imsg_init` is what the manual page of that name shows, and `tasks_tokio` a server whose clients
-//! have two tasks each. `privsep` is a parent that opens files and a sandboxed worker that reads
+//! `imsg_init` is what the manual page of that name shows, and `tasks_tokio` a server with two tasks
+//! for each client. `privsep` is a parent that opens files and a sandboxed worker that reads
 //! them, `tmux` a client of a real server, `dump` a decoder of captured streams, `relay` a listener
 //! between a server and its clients, and `echo_poll`, `echo_mio` and `echo_tokio` are servers for
 //! many clients.
@@ -44,9 +44,11 @@
 //! | tokio | `tokio::Receiver::recv` | `tokio::Sender::reserve`, `compose`, then `flush` |
 //!
 //! Nothing is sent before it is flushed or written, and what is queued when a channel is dropped is
-//! lost. No call is ended by a signal. For a time limit without an event loop, give the socket one
-//! before it becomes a channel ([`UnixStream::set_read_timeout`]) and use [`Receiver::read`], which
-//! then says [`ReadOutcome::WouldBlock`] when the time is over; [`Receiver::recv`] waits on.
+//! lost. No call is ended by a signal. To limit the time of one read without an event loop, give the
+//! socket a limit before it becomes a channel ([`UnixStream::set_read_timeout`]) and use
+//! [`Receiver::read`], which then says [`ReadOutcome::WouldBlock`] when the time is over;
+//! [`Receiver::recv`] waits on. A peer that sends a byte now and then is never late by that: the time
+//! for a whole message is for the program to count.
 //!
 //! [`UnixStream::set_read_timeout`]: std::os::unix::net::UnixStream::set_read_timeout
 //!
@@ -63,9 +65,10 @@
 //! | `EPIPE`, `ECONNRESET` from a flush | the peer is gone | messages it sent before can still be received |
 //! | `ETOOMANYREFS` from a flush (Linux) | too many descriptors are on their way | try again when the peer has read |
 //!
-//! All of them become a [`std::io::Error`] by `?`, but for [`Refused`], which becomes a [`SendError`],
-//! and what [`Receiver::next_message`] and [`Receiver::messages`] return, which becomes a
-//! [`RecvError`]. What a peer did exactly is in [`imsg_wire::Error`]:
+//! [`RecvError`] and [`SendError`] become a [`std::io::Error`] by `?`, with an error number in place
+//! of the details. [`Refused`] becomes a [`SendError`], and what [`Receiver::next_message`] and
+//! [`Receiver::messages`] return becomes a [`RecvError`]. What a peer did exactly is in
+//! [`imsg_wire::Error`]:
 //!
 //! ```
 //! # use imsg_os::{Channel, Error, Header, Modern, RecvError};

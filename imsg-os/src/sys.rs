@@ -386,7 +386,7 @@ unsafe fn option<T>(socket: BorrowedFd<'_>, name: c_int) -> io::Result<T> {
 /// ```no_run
 /// use imsg_os::{Channel, Modern, inherited};
 ///
-/// // SAFETY: nothing of this program opens descriptors without close-on-exec.
+/// // SAFETY: nothing else in this program takes up descriptor 3.
 /// let socket = unsafe { inherited(3) }?;
 /// let channel = Channel::new(socket, Modern::new())?;
 /// # Ok::<(), std::io::Error>(())
@@ -399,12 +399,12 @@ unsafe fn option<T>(socket: BorrowedFd<'_>, name: c_int) -> io::Result<T> {
 /// # Errors
 ///
 /// When there is no Unix stream socket of this number, or it is not one that was inherited. The
-/// text names the number.
+/// text names the number of the descriptor; an error number of the system is in the text only.
 ///
 /// # Safety
 ///
-/// The number is not that of a descriptor which something in this process owns and which has no
-/// close-on-exec: it would have two owners, and be closed twice.
+/// If the number is that of a descriptor without close-on-exec, nothing else in this process owns
+/// it, or takes ownership of it later: it would have two owners, and be closed twice.
 pub unsafe fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: the caller promises the same.
     unsafe { take_up(number) }.map_err(|error| {
@@ -432,8 +432,8 @@ unsafe fn take_up(number: RawFd) -> io::Result<OwnedFd> {
     if flags & libc::FD_CLOEXEC != 0 {
         return refused("this process opened it, or took it up before");
     }
-    // SAFETY: it is open, and is not closed while it is borrowed, as the caller promises that what
-    // has no close-on-exec is owned by nothing in this process.
+    // SAFETY: it is open, and stays so while it is borrowed, as the caller promises that it has no
+    // owner.
     let socket = unsafe { BorrowedFd::borrow_raw(number) };
     require_stream(socket)?;
     set_close_on_exec(socket)?;

@@ -50,8 +50,9 @@
 //!
 //! The message keeps its descriptor while this waits for room. Between two tasks, messages go as
 //! [`OwnedMessage`](crate::OwnedMessage)s through a channel of the runtime's, and
-//! `rx.set_max_len(HEADER_LEN + CAPACITY)` refuses those that would not fit into one; the example
-//! `tasks_tokio` does so, and has a time limit for idle clients: `timeout(limit, rx.recv())`.
+//! `rx.set_max_len(HEADER_LEN + CAPACITY)` ends the stream of a peer that sends one which would not
+//! fit; the example `tasks_tokio` does so, and has a time limit for clients that send nothing:
+//! `timeout(limit, rx.recv())`.
 //!
 //! In one task, `tokio::select!` over `rx.recv()` and, while something is
 //! [queued](Sender::queue_len), `tx.flush()` does both.

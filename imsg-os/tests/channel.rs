@@ -8,18 +8,19 @@ mod common;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd as _, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use common::{
     ByHand, Companion, Got, LEN, alone, everything, in_both_dialects, next, numbered, plain, send,
-    try_send,
+    try_send, watched,
 };
 use imsg_os::{
-    Channel, Descriptor, Header, Modern, NotAStream, ReadOutcome, Receiver, RecvError,
-    WriteOutcome, inherited,
+    Channel, Descriptor, Header, Missing, Modern, NotAStream, ReadOutcome, Reason, Receiver,
+    RecvError, Refused, SendError, WriteOutcome, inherited,
 };
 use imsg_wire::Error;
 use nix::errno::Errno;
@@ -528,33 +529,35 @@ fn a_pid_that_is_set_stands_in_for_0() {
 
 /// What `inherited` says of a number, which it does not take up.
 fn not_inherited(number: RawFd) -> String {
-    // SAFETY: what has this number is not taken up.
-    unsafe { inherited(number) }.unwrap_err().to_string()
+    // SAFETY: where this is called, the number is that of nothing, of the standard library, of
+    // something with close-on-exec, or of something without an owner.
+    let error = unsafe { inherited(number) }.unwrap_err().to_string();
+    let says = format!("descriptor {number} is no inherited channel: ");
+    error.strip_prefix(&says).expect("the number is named").to_owned()
 }
 
 #[test]
 fn a_descriptor_that_this_process_opened_was_not_inherited() {
     let (socket, _peer) = UnixStream::pair().unwrap();
 
-    let error = not_inherited(socket.as_raw_fd());
+    let why = not_inherited(socket.as_raw_fd());
 
-    assert!(error.ends_with(": this process opened it, or took it up before"), "{error}");
+    assert_eq!(why, "this process opened it, or took it up before");
 }
 
 #[test]
 fn the_descriptors_of_the_standard_library_are_not_taken() {
     for number in 0..=2 {
-        let error = format!(
-            "descriptor {number} is no inherited channel: it belongs to the standard library"
-        );
-        assert_eq!(not_inherited(number), error);
+        assert_eq!(not_inherited(number), "it belongs to the standard library");
     }
 }
 
 #[test]
 fn a_number_that_is_not_open_was_not_inherited() {
-    assert!(not_inherited(-1).contains("descriptor -1 is no inherited channel: Bad file"));
-    assert!(not_inherited(RawFd::MAX).contains("Bad file descriptor"));
+    let not_open = io::Error::from_raw_os_error(libc::EBADF).to_string();
+
+    assert_eq!(not_inherited(-1), not_open);
+    assert_eq!(not_inherited(RawFd::MAX), not_open);
 }
 
 #[test]
@@ -577,10 +580,13 @@ fn an_inherited_socket_is_taken_up_once_and_gets_close_on_exec() {
 fn a_file_that_was_inherited_is_no_channel_and_stays_open() {
     let file = File::open("/dev/null").unwrap();
     fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+    let number = file.into_raw_fd();
 
-    let error = not_inherited(file.as_raw_fd());
+    let why = not_inherited(number);
 
-    assert!(error.contains("operation on non-socket"), "{error}");
+    assert_eq!(why, io::Error::from_raw_os_error(libc::ENOTSOCK).to_string());
+    // SAFETY: nothing owns it.
+    let file = unsafe { OwnedFd::from_raw_fd(number) };
     let flags = fcntl(&file, FcntlArg::F_GETFD).unwrap();
     assert_eq!(FdFlag::from_bits_truncate(flags), FdFlag::empty());
 }
@@ -633,4 +639,56 @@ fn the_halves_work_in_two_threads() {
         sending.join().unwrap();
         assert_eq!(receiving.join().unwrap(), MESSAGES);
     }
+}
+
+// ---- Passed on
+
+#[test]
+fn a_message_whose_descriptor_is_missing_is_not_passed_on() {
+    let (mut from, mut there) = Channel::pair(Modern::new()).unwrap();
+    let (mut to, _peer) = Channel::pair(Modern::new()).unwrap();
+    from.tx.compose(Header::new(1), b"", Some(File::open("/dev/null").unwrap().into())).unwrap();
+    from.tx.flush().unwrap();
+
+    let mut message = there.rx.recv().unwrap().expect("a message");
+    let descriptor = message.descriptor.take();
+    let refused = to.tx.forward(&message, descriptor).unwrap_err();
+
+    assert_eq!(refused.reason, Reason::Missing(Missing::NotAllowed));
+    assert_eq!(to.tx.queue_len(), 0);
+}
+
+#[test]
+fn a_refusal_that_becomes_an_error_closes_its_descriptor() {
+    let (descriptor, watch) = watched();
+    let reason = Reason::DescriptorsFull;
+
+    let error = SendError::from(Refused { reason, descriptor: Some(descriptor) });
+
+    assert!(watch.sees_it_closed());
+    assert!(matches!(error, SendError::Refused(Reason::DescriptorsFull)));
+}
+
+// ---- Time limits
+
+#[test]
+fn a_time_limit_of_the_socket_ends_a_read() {
+    let (socket, _peer) = UnixStream::pair().unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+    let mut channel = Channel::new(socket, Modern::new()).unwrap();
+
+    assert_eq!(channel.rx.read().unwrap(), ReadOutcome::WouldBlock);
+}
+
+#[test]
+fn a_time_limit_of_the_socket_ends_a_write_to_a_peer_that_does_not_read() {
+    let (socket, _peer) = UnixStream::pair().unwrap();
+    socket.set_write_timeout(Some(Duration::from_millis(10))).unwrap();
+    let mut channel = Channel::new(socket, Modern::new()).unwrap();
+
+    while channel.tx.write().unwrap() == WriteOutcome::All {
+        channel.tx.compose(Header::new(1), &[0_u8; 16_000], None).unwrap();
+    }
+
+    assert_eq!(channel.tx.queue_len(), 1);
 }

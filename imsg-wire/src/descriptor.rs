@@ -110,8 +110,11 @@ pub enum Descriptor<F> {
 }
 
 impl<F> Descriptor<F> {
-    /// Takes the descriptor out, if it is here, and leaves [`Descriptor::None`] in its place. What
-    /// is [missing](Descriptor::Missing) stays so.
+    /// Takes the descriptor out, if it is here, and leaves [`Descriptor::None`] in its place.
+    ///
+    /// What is [missing](Descriptor::Missing) stays so, and `None` is returned for it too. So look
+    /// for that before the result goes into another message;
+    /// [`SendBuf::forward`](crate::SendBuf::forward) does.
     pub fn take(&mut self) -> Option<F> {
         match core::mem::replace(self, Self::None) {
             Self::Here(descriptor) => Some(descriptor),

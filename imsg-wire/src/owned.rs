@@ -54,7 +54,7 @@ impl<const CAPACITY: usize, F> OwnedMessage<CAPACITY, F> {
         &self.payload
     }
 
-    /// The message as it was received, but for the descriptor if it is here, which stays.
+    /// The message as it was received, without its descriptor, which this keeps.
     #[must_use]
     pub fn view(&self) -> Message<'_> {
         let descriptor = match self.descriptor {

@@ -295,7 +295,7 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
     }
 
     /// The next message, and the bytes behind it, or what is wrong before it. Its descriptor is
-    /// still to be found. (Cold, as it is called once a read at most unless descriptors wait.)
+    /// still to be found. (Cold, as it is called a few times a read, unless descriptors wait.)
     #[cold]
     fn look<'a>(&self, bytes: &'a [u8]) -> Result<Option<Split<'a>>, Error> {
         if let Some(error) = self.failed {

@@ -10,14 +10,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::LazyLock;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use imsg_os::{Channel, Header, Modern};
+use imsg_os::{Channel, Descriptor, Header, Message, Modern, ReadOutcome, WriteOutcome};
 use imsg_tests::{examples, vectors};
 use imsg_wire::{Any, Endian};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 use tempfile::TempDir;
+use zerocopy::IntoBytes as _;
+
+/// How long anything may take until it is said to hang.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 // ---- pass_descriptor
 
@@ -52,7 +57,8 @@ fn pass_descriptor_notices_that_its_worker_was_killed() {
     kill(parent.only_child(), Signal::SIGKILL).unwrap();
     let (status, _, errors) = said(&parent.output());
     assert_eq!(status, Some(1));
-    assert_eq!(errors, "pass_descriptor: the worker died: signal: 9 (SIGKILL)\n");
+    let expected = "pass_descriptor: the worker died: signal: 9 (SIGKILL)";
+    assert!(errors.starts_with(expected), "{errors}");
 }
 
 #[test]
@@ -121,16 +127,87 @@ fn tasks_tokio_ends_a_client_that_breaks_the_protocol_and_no_other() {
     let mut good = Channel::new(connect(&socket), Modern::new()).unwrap();
     let mut bad = connect(&socket);
     bad.write_all(&[0; 16]).unwrap();
-    assert!(Channel::new(bad, Modern::new()).unwrap().rx.recv().unwrap().is_none());
+    assert!(receive(&mut Channel::new(bad, Modern::new()).unwrap()).is_none());
 
     good.tx.compose(Header::new(1), b"still there", None).unwrap();
     good.tx.flush().unwrap();
-    assert_eq!(good.rx.recv().unwrap().expect("an answer").payload, b"still there");
+    assert_eq!(receive(&mut good).expect("an answer").payload, b"still there");
     drop(good);
 
     let (status, _, errors) = said(&server.output());
     assert_eq!(status, Some(0));
     assert!(errors.contains("at offset 0, a length of 0 bytes is out of range"), "{errors}");
+}
+
+#[test]
+fn tasks_tokio_sends_descriptors_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = path(&directory, "socket");
+    let _server = Running::start(&TASKS_TOKIO, &["serve", &socket]);
+    let mut client = Channel::new(connect(&socket), Modern::new()).unwrap();
+    client.rx.allow_descriptors();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    client.tx.compose(Header::new(1), b"", Some(reader.into())).unwrap();
+    client.tx.flush().unwrap();
+
+    let answer = receive(&mut client).expect("an answer");
+    let Descriptor::Here(reader) = answer.descriptor else { panic!("no descriptor") };
+    writer.write_all(b"the same pipe").unwrap();
+    drop(writer);
+    assert_eq!(std::io::read_to_string(File::from(reader)).unwrap(), "the same pipe");
+}
+
+#[test]
+fn tasks_tokio_refuses_a_request_whose_descriptor_is_missing_and_serves_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = path(&directory, "socket");
+    let _server = Running::start(&TASKS_TOKIO, &["serve", &socket]);
+    let stream = connect(&socket);
+    let mark = 1_u32 << 31;
+    for header in [[1, 16 | mark, 7, 0], [1, 16, 8, 0]] {
+        (&stream).write_all(header.as_bytes()).unwrap();
+    }
+    let mut client = Channel::new(stream, Modern::new()).unwrap();
+
+    let refusal = receive(&mut client).expect("a refusal");
+    assert_eq!((refusal.header.msg_type, refusal.header.id), (u32::MAX, 7));
+    assert_eq!(refusal.payload, b"the sender attached no descriptor");
+    let answer = receive(&mut client).expect("an answer");
+    assert_eq!((answer.header.msg_type, answer.header.id), (1, 8));
+}
+
+#[test]
+fn tasks_tokio_keeps_no_more_than_its_buffers_of_a_client_that_does_not_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = path(&directory, "socket");
+    let server = Running::start(&TASKS_TOKIO, &["serve", &socket]);
+    let stream = connect(&socket);
+    stream.set_nonblocking(true).unwrap();
+    let mut client = Channel::new(stream, Modern::new()).unwrap();
+    let mut sent = 0_u32;
+    // The server has stopped to read when its socket takes nothing for long.
+    let mut since = Instant::now();
+    while since.elapsed() < Duration::from_secs(1) {
+        if client.tx.write().unwrap() == WriteOutcome::All {
+            client.tx.compose(Header::new(sent), &[0_u8; 1000], None).unwrap();
+            sent += 1;
+            since = Instant::now();
+        }
+    }
+    assert!(sent < 10_000, "10 MB were taken and not answered");
+
+    let mut answers = 0;
+    wait_for(|| {
+        let _ = client.tx.write().unwrap();
+        let _ = client.rx.read().unwrap();
+        for answer in client.rx.messages() {
+            assert_eq!(answer.unwrap().header.msg_type, answers);
+            answers += 1;
+        }
+        (answers == sent).then_some(())
+    });
+    drop(client);
+    assert_eq!(said(&server.output()).0, Some(0));
 }
 
 // ---- parse_capture
@@ -160,7 +237,7 @@ fn parse_capture_says_where_a_capture_is_cut_off() {
     let (status, lines, errors) = said(&parse(vector.dialect, &file));
     assert_eq!(status, Some(1));
     assert_eq!(lines.lines().count(), vector.messages.len() - 1);
-    assert!(errors.contains("the capture ends"), "{errors}");
+    assert!(errors.contains("bytes are there"), "{errors}");
 }
 
 #[test]
@@ -168,7 +245,7 @@ fn parse_capture_says_which_message_has_a_wrong_length() {
     let (_directory, file) = file(&[0; 16]);
     let (status, _, errors) = said(&parse(Any::Modern(Endian::Little), &file));
     assert_eq!(status, Some(1));
-    assert!(errors.contains("the message at byte 0 says it has 0 bytes"), "{errors}");
+    assert!(errors.contains("the message at byte 0 says that it has 0 bytes"), "{errors}");
 }
 
 // ---- Helpers
@@ -184,7 +261,7 @@ fn build(of: &str, example: &str, features: &str) -> PathBuf {
 }
 
 fn run(program: &Path, arguments: &[&str]) -> Output {
-    Command::new(program).args(arguments).output().unwrap()
+    Running::start(program, arguments).output()
 }
 
 fn parse(dialect: Any, file: &str) -> Output {
@@ -223,13 +300,34 @@ fn path(directory: &TempDir, name: &str) -> String {
     directory.path().join(name).to_str().unwrap().to_owned()
 }
 
-/// Connects as soon as the server is there.
+/// Connects as soon as the server is there. What it sends is waited for not longer than `PATIENCE`.
 fn connect(socket: &str) -> UnixStream {
-    loop {
-        match UnixStream::connect(socket) {
-            Ok(stream) => return stream,
-            Err(_) => thread::yield_now(),
+    let stream = wait_for(|| UnixStream::connect(socket).ok());
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Receives with a limit of time, unlike `recv`.
+fn receive<'a>(channel: &'a mut Channel) -> Option<Message<'a>> {
+    while !channel.rx.is_ready() {
+        match channel.rx.read().unwrap() {
+            ReadOutcome::Data => {}
+            ReadOutcome::WouldBlock => panic!("nothing came"),
+            ReadOutcome::Closed => break,
         }
+    }
+    channel.rx.next_message().unwrap()
+}
+
+/// Asks again and again, but not for ever.
+fn wait_for<T>(mut ready: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = ready() {
+            return value;
+        }
+        assert!(start.elapsed() < PATIENCE, "it hangs");
+        thread::yield_now();
     }
 }
 
@@ -251,17 +349,19 @@ impl Running {
     /// The process that this one started, once it has.
     fn only_child(&self) -> Pid {
         let file = format!("/proc/{0}/task/{0}/children", self.pid());
-        loop {
-            if let Some(child) = fs::read_to_string(&file).unwrap().split_whitespace().next() {
-                return Pid::from_raw(child.parse().unwrap());
-            }
-            thread::yield_now();
-        }
+        let child = wait_for(|| {
+            let children = fs::read_to_string(&file).expect("the children of a process that runs");
+            children.split_whitespace().next().map(|child| child.parse().unwrap())
+        });
+        Pid::from_raw(child)
     }
 
-    /// Closes its standard input, and waits for its end.
+    /// Closes its standard input, and waits for its end. It says less than a pipe holds.
     fn output(mut self) -> Output {
-        self.0.take().expect("it runs").wait_with_output().unwrap()
+        let child = self.0.as_mut().expect("it runs");
+        drop(child.stdin.take());
+        wait_for(|| child.try_wait().unwrap());
+        self.0.take().expect("it ran").wait_with_output().unwrap()
     }
 }
 

@@ -13,7 +13,7 @@ use crate::protocol::{Answer, CHANNEL, Failure, Mistake, Request, Summary};
 use crate::{Dialect, open, sandbox};
 
 pub(crate) fn run(dialect: Dialect) -> Result<ExitCode, Box<dyn Error>> {
-    // SAFETY: nothing in this program opens a descriptor without close-on-exec.
+    // SAFETY: nothing else in this program takes up descriptor 3.
     #[expect(unsafe_code, reason = "only the program can tell what its descriptors are")]
     let socket = unsafe { inherited(CHANNEL) }?;
     let layers = sandbox::enter()?;

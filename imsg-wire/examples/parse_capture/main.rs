@@ -4,8 +4,8 @@
 //! cargo run -p imsg-wire --example parse_capture -- classic little tests/vectors/classic-le.bin
 //! ```
 //!
-//! What parses, in `list.rs`, needs neither an allocator nor a system, and could be part of any
-//! program; what reads the file and prints, here, is for a computer that has both.
+//! What parses, in `list.rs`, uses only `core`, and could be part of any program; what reads the
+//! file and prints, here, is for a computer that has an allocator and an operating system.
 
 #![no_std]
 
@@ -14,13 +14,13 @@ extern crate std;
 mod list;
 
 use std::boxed::Box;
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
-use std::string::String;
 use std::vec::Vec;
 use std::{eprintln, format};
 
-use imsg_wire::{Any, Endian, Error};
+use imsg_wire::{Any, BadLength, Endian, Error};
 
 fn main() -> ExitCode {
     match run() {
@@ -33,37 +33,38 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let [dialect, order, path] = &arguments[..] else {
         return Err("usage: parse_capture classic|modern little|big FILE".into());
     };
-    let order = match order.as_str() {
-        "little" => Endian::Little,
-        "big" => Endian::Big,
-        other => return Err(format!("{other} is not a byte order").into()),
+    let order = match order.to_str() {
+        Some("little") => Endian::Little,
+        Some("big") => Endian::Big,
+        _ => return Err(format!("{} is not a byte order", order.display()).into()),
     };
-    let dialect = match dialect.as_str() {
-        "classic" => Any::Classic(order),
-        "modern" => Any::Modern(order),
-        other => return Err(format!("{other} is not a dialect").into()),
+    let dialect = match dialect.to_str() {
+        Some("classic") => Any::Classic(order),
+        Some("modern") => Any::Modern(order),
+        _ => return Err(format!("{} is not a dialect", dialect.display()).into()),
     };
 
-    let capture = std::fs::read(path).map_err(|error| format!("{path}: {error}"))?;
+    let file = path.display();
+    let capture = std::fs::read(path).map_err(|error| format!("{file}: {error}"))?;
     let mut out = std::io::stdout().lock();
     for line in list::list(&capture, dialect) {
         match line {
             Ok(line) => writeln!(out, "{line}")?,
             Err(Error::Length { offset, error }) => {
+                let BadLength { len, min, max } = error;
                 return Err(format!(
-                    "{path}: the message at byte {offset} says it has {} bytes, which is not \
-                     between {} and {}: corrupted, or another dialect or byte order?",
-                    error.len, error.min, error.max,
+                    "{file}: the message at byte {offset} says that it has {len} bytes, which is \
+                     not between {min} and {max}: is this the right dialect and byte order?"
                 )
                 .into());
             }
-            Err(Error::Truncated { offset, have, .. }) => {
+            Err(Error::Truncated { offset, have, need }) => {
                 return Err(format!(
-                    "{path}: the capture ends {have} bytes into the message at byte {offset}"
+                    "{file}: of the message at byte {offset}, {have} of {need} bytes are there"
                 )
                 .into());
             }

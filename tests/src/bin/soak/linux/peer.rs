@@ -25,7 +25,7 @@ pub(crate) fn run(seed: u64, dialect: Option<DialectName>, number: u64) -> Outco
 
 fn take_part<D: Dialect + Copy>(cycle: Cycle, dialect: D) -> Outcome {
     let open_at_start = open_descriptors()?;
-    // SAFETY: nothing in this program opens a descriptor without close-on-exec.
+    // SAFETY: nothing else in this program takes up descriptor 3.
     let socket = unsafe { inherited(3) }?;
     let ledger = Ledger::from(io::stdin().as_fd().try_clone_to_owned()?);
     let ending = cycle.ending;
