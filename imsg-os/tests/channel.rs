@@ -151,6 +151,20 @@ fn a_receive_from_a_non_blocking_socket_waits() {
     assert_eq!(receiver.thread.join().unwrap(), MESSAGE_1);
 }
 
+/// Where poll(2) is a system call of its own, with a limit in milliseconds as its third argument.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_receive_waits_without_a_limit_of_time() {
+    let (mut peer, mut channel) = non_blocking();
+    let receiver = Companion::start(move || next(&mut channel.rx));
+    let arguments = receiver.until_asleep(POLL);
+    peer.tx.compose(Header::new(1), b"", None).unwrap();
+    peer.tx.flush().unwrap();
+
+    assert_eq!(arguments[2] as i32, -1);
+    assert_eq!(receiver.thread.join().unwrap(), MESSAGE_1);
+}
+
 #[test]
 fn a_flush_to_a_full_non_blocking_socket_waits() {
     let (mut peer, mut channel) = full(false);

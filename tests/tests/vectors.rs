@@ -2,8 +2,8 @@
 
 use imsg_tests::vectors::{Recorded, Vector, all};
 use imsg_wire::{
-    Ancillary, Any, Classic, Descriptor, Detected, Dialect, Endian, HEADER_LEN, Message, Messages,
-    Modern, RecvBuf, SendBuf, split,
+    Ancillary, Any, Classic, Descriptor, Detected, Dialect, Endian, Error, HEADER_LEN, Message,
+    Messages, Modern, RecvBuf, SendBuf, split,
 };
 use zerocopy::{BigEndian, LittleEndian};
 
@@ -57,6 +57,28 @@ fn the_iterator_tells_where_each_message_starts() {
             assert_eq!(messages.offset(), start as u64, "{}", vector.name);
         }
     }
+}
+
+#[test]
+fn the_iterator_tells_a_whole_stream_from_one_that_was_cut_off() {
+    for vector in all() {
+        let len = vector.bytes.len();
+        let end = |bytes| Messages::new(vector.dialect, bytes, len).finish();
+        assert_eq!(end(vector.bytes), Ok(()), "{}", vector.name);
+        assert_eq!(end(&[]), Ok(()), "{}", vector.name);
+
+        let need = HEADER_LEN + vector.messages.last().expect("a message").payload.len();
+        let (offset, have) = ((len - need) as u64, need - 1);
+        let cut = Err(Error::Truncated { offset, have, need });
+        assert_eq!(end(&vector.bytes[..len - 1]), cut, "{}", vector.name);
+    }
+}
+
+#[test]
+fn an_error_that_the_iterator_returned_is_there_when_it_is_finished() {
+    let mut messages = Messages::new(Modern::new(), &[0; 16], 64);
+    let error = messages.next().expect("an item").expect_err("a length of 0");
+    assert_eq!(messages.finish(), Err(error));
 }
 
 #[test]

@@ -264,17 +264,20 @@ impl<T: Send + 'static> Companion<T> {
         Self { tid: told.recv().unwrap(), thread }
     }
 
-    /// Waits until the thread waits in the system call of this number, or fails.
+    /// Waits until the thread waits in the system call of this number, or fails. Gives the arguments
+    /// of the call.
     #[track_caller]
-    pub(crate) fn until_asleep(&self, call: libc::c_long) {
+    pub(crate) fn until_asleep(&self, call: libc::c_long) -> Vec<u64> {
         let path = format!("/proc/self/task/{}/syscall", self.tid);
         let call = call.to_string();
         let begun = Instant::now();
         let mut state = String::new();
         while begun.elapsed() < TOO_LONG {
             state = fs::read_to_string(&path).expect("the thread is there");
-            if state.split(' ').next() == Some(&call) {
-                return;
+            let mut words = state.split_whitespace();
+            if words.next() == Some(&call) {
+                let number = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16);
+                return words.map(|word| number(word).expect("a number")).collect();
             }
             thread::yield_now();
         }
