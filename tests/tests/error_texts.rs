@@ -7,7 +7,7 @@ use imsg_os::{Channel, NotAStream, RecvError, SendError};
 use imsg_wire::{
     Any, BadLength, Classic, Descriptor, Endian, Error, Fault, Header, Message, Messages, Missing,
     Modern, NoRoom, NotOffered, OwnedMessage, ReadError, Reader, Reason, RecvBuf, Refused, SendBuf,
-    Violation, WriteError,
+    Violation, Wiping, WriteError,
 };
 use zerocopy::{BigEndian, LittleEndian};
 
@@ -241,6 +241,11 @@ fn a_refusal_becomes_an_error_of_a_channel_and_of_the_system() {
         assert!(matches!(error, SendError::Refused(same) if same == reason));
         assert_eq!(io::Error::from(error).raw_os_error(), Some(number));
     }
+}
+
+#[test]
+fn debug_output_of_a_wiping_storage_shows_none_of_its_bytes() {
+    assert_eq!(format!("{:?}", Wiping::new(*b"secret")), "Wiping { bytes: 6, .. }");
 }
 
 #[test]

@@ -83,3 +83,14 @@ proptest! {
         prop_assert!(tx.has_room(max_len - 16, true).is_ok() || !tx.is_empty());
     }
 }
+
+#[test]
+fn a_message_that_just_fits_behind_the_others_moves_none_of_them() {
+    let mut queue = Queue::new(Modern::new(), [0; 128]);
+    queue.compose(Header::new(1), &[1_u8; 48], None).expect("room for half");
+    queue.compose(Header::new(2), &[2_u8; 16], None).expect("room for a quarter");
+    queue.consume(64).expect("the first message");
+    let before = queue.chunk().expect("the second message").bytes.as_ptr();
+    queue.compose(Header::new(3), &[3_u8; 16], None).expect("room for the last quarter");
+    assert_eq!(queue.chunk().expect("both messages").bytes.as_ptr(), before);
+}
