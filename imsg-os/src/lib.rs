@@ -61,7 +61,7 @@
 //! | [`RecvError::Full`] | messages must be taken first | take them, then read on |
 //! | [`RecvError::DescriptorLimit`] | a descriptor would be lost | close some, then read on |
 //! | [`Missing`] in a message | its descriptor is not there; the message is whole | refuse what it asks for |
-//! | [`Refused`] | the message was not queued; the descriptor is given back | flush, then compose again; [`Reason::TooLong`] never fits, and [`Reason::Missing`] is never forwarded |
+//! | [`Refused`] | the message was not queued; the descriptor is given back | flush, then compose again; but [`Reason::TooLong`] never fits, and a message whose descriptor is [`Reason::Missing`] is not forwarded |
 //! | `EPIPE`, `ECONNRESET` from a flush | the peer is gone | messages it sent before can still be received |
 //! | `ETOOMANYREFS` from a flush (Linux) | too many descriptors are on their way | try again when the peer has read |
 //!

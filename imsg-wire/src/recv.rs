@@ -317,7 +317,7 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
     #[inline]
     fn take<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Message<'a, F>>, Error> {
         let Some((frame, payload)) = self.plain(bytes) else {
-            return self.take_any(bytes).map_err(|error| self.fail(error));
+            return self.take_any(bytes);
         };
         let descriptor = self.descriptors.unclaimed(self.offset, frame.marked);
         self.pass(frame);
@@ -326,6 +326,10 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
 
     #[cold]
     fn take_any<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Message<'a, F>>, Error> {
+        self.try_take(bytes).map_err(|error| self.fail(error))
+    }
+
+    fn try_take<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Message<'a, F>>, Error> {
         let next = self.look(bytes)?;
         self.descriptors.advance(self.offset);
         let Some((frame, payload, rest)) = next else {
