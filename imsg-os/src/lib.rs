@@ -65,8 +65,8 @@
 //! | `EPIPE`, `ECONNRESET` from a flush | the peer is gone | messages it sent before can still be received |
 //! | `ETOOMANYREFS` from a flush (Linux) | too many descriptors are on their way | try again when the peer has read |
 //!
-//! [`RecvError`] and [`SendError`] become a [`std::io::Error`] by `?`, with an error number in place
-//! of the details. [`Refused`] becomes a [`SendError`], and what [`Receiver::next_message`] and
+//! [`RecvError`] and [`SendError`] become a [`std::io::Error`] by `?`, of which the details are lost
+//! but for an error number or a kind. [`Refused`] becomes a [`SendError`], and what [`Receiver::next_message`] and
 //! [`Receiver::messages`] return becomes a [`RecvError`]. What a peer did exactly is in
 //! [`imsg_wire::Error`]:
 //!

@@ -28,10 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn pass_descriptor_counts_the_lines_of_a_file() {
-    let (directory, file) = file(b"one\ntwo\nthree");
+    let (_directory, file) = file(b"one\ntwo\nthree");
     let output = run(&PASS_DESCRIPTOR, &[&file]);
     assert_eq!(said(&output), (Some(0), format!("{file}: 13 bytes, 2 lines\n"), String::new()));
-    drop(directory);
 }
 
 #[test]
@@ -74,11 +73,10 @@ fn a_worker_that_was_started_by_hand_says_what_is_missing() {
 
 #[test]
 fn imsg_init_has_its_child_read_a_file() {
-    let (directory, file) = file(b"hello");
+    let (_directory, file) = file(b"hello");
     let output = run(&IMSG_INIT, &[&file]);
     let expected = format!("{file}: the child read 5 bytes\n");
     assert_eq!(said(&output), (Some(0), expected, String::new()));
-    drop(directory);
 }
 
 #[test]

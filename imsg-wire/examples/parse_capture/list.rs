@@ -11,23 +11,20 @@ pub(crate) struct Line<'a> {
     payload: &'a [u8],
 }
 
-/// Lists the messages in `capture`. The last item is an error if the stream is not whole.
-pub(crate) fn list(capture: &[u8], dialect: Any) -> impl Iterator<Item = Result<Line<'_>, Error>> {
+/// Shows the messages in `capture`, up to what is wrong with it, if anything is.
+pub(crate) fn list(
+    capture: &[u8],
+    dialect: Any,
+    mut show: impl FnMut(Line<'_>),
+) -> Result<(), Error> {
     let mut messages = Messages::new(dialect, capture, DEFAULT_MAX_LEN);
-    let mut ended = false;
-    core::iter::from_fn(move || {
-        let offset = messages.offset();
-        match messages.next() {
-            Some(Ok((frame, payload))) => Some(Ok(Line { offset, frame, payload })),
-            // The iterator ends where no whole message is left; whether that is the end of the
-            // capture is asked once.
-            _ if ended => None,
-            _ => {
-                ended = true;
-                messages.clone().finish().err().map(Err)
-            }
-        }
-    })
+    let mut offset = 0;
+    while let Some(message) = messages.next() {
+        let (frame, payload) = message?;
+        show(Line { offset, frame, payload });
+        offset = messages.offset();
+    }
+    messages.finish() // an error if the last message was cut off
 }
 
 impl Display for Line<'_> {

@@ -51,25 +51,19 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let file = path.display();
     let capture = std::fs::read(path).map_err(|error| format!("{file}: {error}"))?;
     let mut out = std::io::stdout().lock();
-    for line in list::list(&capture, dialect) {
-        match line {
-            Ok(line) => writeln!(out, "{line}")?,
-            Err(Error::Length { offset, error }) => {
-                let BadLength { len, min, max } = error;
-                return Err(format!(
-                    "{file}: the message at byte {offset} says that it has {len} bytes, which is \
-                     not between {min} and {max}: is this the right dialect and byte order?"
-                )
-                .into());
-            }
-            Err(Error::Truncated { offset, have, need }) => {
-                return Err(format!(
-                    "{file}: of the message at byte {offset}, {have} of {need} bytes are there"
-                )
-                .into());
-            }
-            Err(other) => return Err(other.into()),
-        }
+    let listed = list::list(&capture, dialect, |line| {
+        let _ = writeln!(out, "{line}"); // nobody may listen any more, as with `head`
+    });
+    match listed {
+        Err(Error::Length { offset, error: BadLength { len, min, max } }) => Err(format!(
+            "{file}: the message at byte {offset} says that it has {len} bytes, which is not \
+             between {min} and {max}: is this the right dialect and byte order?"
+        )
+        .into()),
+        Err(Error::Truncated { offset, have, need }) => Err(format!(
+            "{file}: of the message at byte {offset}, {have} of {need} bytes are there"
+        )
+        .into()),
+        listed => Ok(listed?),
     }
-    Ok(())
 }
