@@ -1,350 +1,75 @@
-//! A stream socket with a receive buffer and a send buffer.
+//! What all channels have, however they wait.
+//!
+//! [`imsg_os::Channel`](crate::Channel) and `imsg_os::tokio::Channel` are this one over a socket of
+//! their kind, and so are their halves; their pages say how to make and how to use them. Nothing
+//! else can be made of these types: they are public for code that is generic over both.
 
-use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 
-use imsg_wire::{
-    BadLength, Dialect, Header, Modern, Pairing, Reason, RecvBuf, Refused, SendBuf, Storage,
-};
-use zerocopy::{Immutable, IntoBytes};
+use imsg_wire::{DEFAULT_MAX_LEN, Dialect, NotOffered, RecvBuf, SendBuf, Storage};
 
-use crate::error::{NotAStream, RecvError, SendError};
-use crate::half::{
-    self, BUFFER, Incoming, Message, Outgoing, ReadOutcome, Received, WriteOutcome, Writer,
-    channel_traits, half_traits, receiver_methods, sender_methods,
-};
-use crate::reserve::Reserve;
-use crate::sys::{self, Credentials, Interest};
+use crate::sys::{self, Credentials};
 
-/// A stream socket that carries messages both ways (`struct imsgbuf`).
-///
-/// The halves are separate fields, so that a reply can be composed while the message that it
-/// answers is still borrowed. They can also be moved apart, into two threads; the socket is closed,
-/// and the peer sees the end, when both are gone. Beware that a `move` closure takes only the half
-/// that it uses, and the other one stays where it was and keeps the socket open: begin the closure
-/// with `let mut channel = channel;` to take both.
-///
-/// It can hold 8 received descriptors, of messages that were not taken yet, and 16 that are queued.
-///
-/// Whether the calls block is up to the socket, so make it non-blocking first if it is to be:
-/// [`UnixStream::set_nonblocking`]. [`Receiver::recv`] and [`Sender::flush`] wait on either kind,
-/// for as long as it takes: neither a signal nor a time-out of the socket (`SO_RCVTIMEO`) ends
-/// them. Such a time-out ends one [`Receiver::read`] or [`Sender::write`]; to limit the time for a
-/// whole message, use these and a deadline, in an event loop; see below.
-///
-/// ```
-/// use imsg_os::{Channel, Header, Modern};
-///
-/// let (mut client, mut server) = Channel::pair(Modern::new())?;
-/// client.tx.compose(Header { id: 5, ..Header::new(1) }, b"ping", None)?;
-/// client.tx.flush()?;
-///
-/// let request = server.rx.recv()?.expect("a request");
-/// let reply = Header { id: request.header.id, ..Header::new(2) };
-/// server.tx.compose(reply, request.payload, None)?;
-/// server.tx.flush()?;
-/// drop(server);
-///
-/// assert_eq!(client.rx.recv()?.expect("a reply").payload, b"ping");
-/// assert!(client.rx.recv()?.is_none(), "the server hung up");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-///
-/// Messages, and their descriptors, passed on to another channel:
-///
-/// ```
-/// # use imsg_os::{Channel, Header, Modern, Reason, Refused};
-/// # let (mut from, mut there) = Channel::pair(Modern::new())?;
-/// # let (mut to, _peer) = Channel::pair(Modern::new())?;
-/// # there.tx.compose(Header::new(1), b"", None)?;
-/// # there.tx.flush()?;
-/// # drop(there);
-/// while let Some(mut message) = from.rx.recv()? {
-///     let descriptor = message.descriptor.take();
-///     match to.tx.forward(&message, descriptor) {
-///         Err(Refused { reason: Reason::Full { .. } | Reason::DescriptorsFull, descriptor }) => {
-///             to.tx.flush()?; // it makes room
-///             to.tx.forward(&message, descriptor)?;
-///         }
-///         Err(refused) => println!("not passed on: {refused}"), // its descriptor is missing
-///         Ok(()) => {}
-///     }
-/// }
-/// to.tx.flush()?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-///
-/// # In an event loop
-///
-/// With a non-blocking socket, this is what to do when `poll` or the like says that something is
-/// ready. Ask it for writability only while something is [queued](Sender::queue_len). With
-/// edge-triggered events, read until it would block. Where an answer may find no
-/// [room](Sender::has_room), ask for that before a message is taken, and read on only when
-/// [`is_ready`](Receiver::is_ready) is false: with messages left, a read can be
-/// [`RecvError::Full`]. Read also when the event says that the peer hung up (`POLLHUP`), or that
-/// something failed. The example `imsg_init` has the whole loop around poll(2), and `echo_poll` and
-/// `echo_mio` are servers for many clients.
-///
-/// ```
-/// use imsg_os::{Channel, Modern, ReadOutcome};
-///
-/// /// Whether the channel is to be kept.
-/// fn on_event(channel: &mut Channel<Modern>) -> Result<bool, Box<dyn std::error::Error>> {
-///     let outcome = channel.rx.read()?;
-///     for message in channel.rx.messages() {
-///         let message = message?;
-///         channel.tx.compose(message.header, message.payload, None)?;
-///     }
-///     let _ = channel.tx.write()?; // what is left waits for the next event
-///     Ok(outcome != ReadOutcome::Closed)
-/// }
-/// # let (socket, peer) = std::os::unix::net::UnixStream::pair()?;
-/// # socket.set_nonblocking(true)?;
-/// # let mut channel = Channel::new(socket, Modern::new())?;
-/// # assert!(on_event(&mut channel)?);
-/// # drop(peer);
-/// # assert!(!on_event(&mut channel)?);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
+pub(crate) mod receiver;
+pub(crate) mod sender;
+
+pub use receiver::Receiver;
+pub use sender::Sender;
+
+/// A buffer of the default size: four of the largest messages.
+pub(crate) fn default_storage() -> Box<[u8]> {
+    vec![0; 4 * DEFAULT_MAX_LEN].into_boxed_slice()
+}
+
+/// A stream socket of the kind `K`, which carries messages both ways (`struct imsgbuf`).
 #[derive(Debug)]
-pub struct Channel<D: Dialect = Modern, S: Storage = Box<[u8]>> {
+pub struct Channel<D: Dialect, S: Storage, K> {
     /// The receiving half.
-    pub rx: Receiver<D, S>,
+    pub rx: Receiver<D, S, K>,
     /// The sending half.
-    pub tx: Sender<D, S>,
+    pub tx: Sender<D, S, K>,
 }
 
-impl<D: Dialect + Clone> Channel<D> {
-    /// A channel over a connected Unix stream socket (`imsgbuf_init`), with a buffer of 64 KiB for
-    /// each direction.
-    ///
-    /// Messages may have 16384 bytes with their header
-    /// ([`DEFAULT_MAX_LEN`](crate::DEFAULT_MAX_LEN)), and up to 64 KiB by `set_max_len`; for larger
-    /// ones, use [`with_storage`](Channel::with_storage).
-    ///
-    /// # Errors
-    ///
-    /// [`NotAStream`] when it is something else; it is given back.
-    pub fn new(socket: impl Into<OwnedFd>, dialect: D) -> Result<Self, NotAStream> {
-        let buffer = || vec![0; BUFFER].into_boxed_slice();
-        Self::with_storage(socket, dialect, buffer(), buffer())
-    }
-
-    /// Two channels that are connected to each other.
-    ///
-    /// Before a `fork`, make a pair of sockets instead, and in each process the channel of one
-    /// after it: so neither keeps the other's end open, and messages have the right pid.
-    ///
-    /// # Errors
-    ///
-    /// What `socketpair` says.
-    pub fn pair(dialect: D) -> io::Result<(Self, Self)> {
-        let (one, other) = UnixStream::pair()?;
-        Ok((Self::new(one, dialect.clone())?, Self::new(other, dialect)?))
-    }
-}
-
-impl<D: Dialect + Clone, S: Storage> Channel<D, S> {
-    /// A channel over a connected Unix stream socket, with the given memory for what is received
-    /// and for what is to be sent.
-    ///
-    /// ```
-    /// use imsg_os::{Channel, Classic};
-    /// use std::os::unix::net::UnixStream;
-    ///
-    /// let (socket, _peer) = UnixStream::pair()?;
-    /// let (mut received, mut queued) = ([0; 4096], [0; 1024]);
-    /// let channel =
-    ///     Channel::with_storage(socket, Classic::new(), &mut received[..], &mut queued[..])?;
-    /// assert_eq!(channel.rx.max_len(), 4096);
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`NotAStream`] when it is something else; it is given back.
-    pub fn with_storage(
-        socket: impl Into<OwnedFd>,
-        dialect: D,
-        received: S,
-        queued: S,
-    ) -> Result<Self, NotAStream> {
-        let socket = socket.into();
-        if let Err(error) = sys::require_stream(socket.as_fd()) {
-            return Err(NotAStream { socket, error });
-        }
-        let socket = Arc::new(socket);
-        let buf = RecvBuf::new(dialect.clone(), received);
-        let rx = Receiver { socket: Arc::clone(&socket), buf, reserve: None };
-        let mut tx = Sender { socket, buf: SendBuf::new(dialect, queued) };
-        tx.buf.set_pid(std::process::id());
-        Ok(Self { rx, tx })
-    }
-}
-
-channel_traits!();
-
-/// Takes the socket out; what is in the buffers is lost.
-///
-/// Fails, and gives the channel back, when the two halves are not of the same channel, so that
-/// the socket has another owner.
-impl<D: Dialect, S: Storage> TryFrom<Channel<D, S>> for OwnedFd {
-    type Error = Channel<D, S>;
-
-    fn try_from(channel: Channel<D, S>) -> Result<Self, Self::Error> {
-        let Channel { rx, tx } = channel;
-        if !Arc::ptr_eq(&rx.socket, &tx.socket) {
-            return Err(Channel { rx, tx });
-        }
-        let Sender { socket, buf } = tx;
-        drop(socket);
-        match Arc::try_unwrap(rx.socket) {
-            Ok(socket) => Ok(socket),
-            // Does not happen: the halves have the only two owners of the socket.
-            Err(socket) => {
-                let tx = Sender { socket: Arc::clone(&socket), buf };
-                Err(Channel { rx: Receiver { socket, ..rx }, tx })
-            }
-        }
-    }
-}
-
-/// The receiving half of a [`Channel`].
-pub struct Receiver<D: Dialect = Modern, S: Storage = Box<[u8]>> {
-    socket: Arc<OwnedFd>,
-    buf: Incoming<D, S>,
-    reserve: Option<Reserve>,
-}
-
-impl<D: Dialect, S: Storage> Receiver<D, S> {
-    /// Takes the next message, and waits for one when there is none (`imsgbuf_read`, `poll` and
-    /// `imsgbuf_get`). `None` is the end of the stream.
-    ///
-    /// # Errors
-    ///
-    /// [`RecvError`]; the end of the stream inside a message is one.
-    #[inline]
-    pub fn recv(&mut self) -> Result<Option<Message<'_>>, RecvError> {
-        if !self.buf.is_ready() {
-            self.fill()?;
-        }
-        Ok(self.buf.next_message()?)
-    }
-
-    /// Reads, at least once, until a message is ready or the stream ends.
-    fn fill(&mut self) -> Result<(), RecvError> {
-        loop {
-            match self.read()? {
-                ReadOutcome::Data if self.buf.is_ready() => return Ok(()),
-                ReadOutcome::Data => {}
-                ReadOutcome::WouldBlock => sys::wait(self.as_fd(), Interest::Readable)?,
-                ReadOutcome::Closed => return Ok(()),
-            }
-        }
-    }
-
-    /// Reads once from the socket (`imsgbuf_read`, and `ibuf_read` when descriptors are not
-    /// allowed). A signal does not end it, but a time-out of the socket (`SO_RCVTIMEO`) does.
-    ///
-    /// With edge-triggered readiness, read until it would block.
-    ///
-    /// # Errors
-    ///
-    /// [`RecvError::Full`] when messages must be taken first, and what the system or the protocol
-    /// say. The messages that arrived before an error can still be taken.
-    pub fn read(&mut self) -> Result<ReadOutcome, RecvError> {
-        half::read(self.socket.as_fd(), &mut self.buf, &mut self.reserve)
-    }
-
-    receiver_methods!();
-}
-
-/// The sending half of a [`Channel`].
-pub struct Sender<D: Dialect = Modern, S: Storage = Box<[u8]>> {
-    socket: Arc<OwnedFd>,
-    buf: Outgoing<D, S>,
-}
-
-impl<D: Dialect, S: Storage> Sender<D, S> {
-    sender_methods!();
-
-    /// Sends a message at once, with a descriptor that stays the caller's.
-    ///
-    /// What is queued is sent first. When the socket takes only a part of the message, the
-    /// descriptor is with the peer, and the rest is queued:
-    /// [`WouldBlock`](WriteOutcome::WouldBlock) says so.
-    ///
-    /// # Errors
-    ///
-    /// [`SendError`]; nothing of the message was sent or queued then. On a non-blocking socket
-    /// that is full, it is one of kind [`WouldBlock`](io::ErrorKind::WouldBlock).
-    pub fn send_borrowed<T: IntoBytes + Immutable + ?Sized>(
-        &mut self,
-        header: Header,
-        payload: &T,
-        descriptor: BorrowedFd<'_>,
-    ) -> Result<WriteOutcome, SendError> {
-        if self.write()? == WriteOutcome::WouldBlock {
-            return Err(SendError::Io(io::ErrorKind::WouldBlock.into()));
-        }
-        let message = self.buf.lend(header, payload)?;
-        let n = sys::send(self.socket.as_fd(), message.bytes(), Some(descriptor))?;
-        message.sent(n).map_err(half::more_than_offered)?;
-        // Not written on: an error would hide that the descriptor was sent.
-        Ok(if self.buf.is_empty() { WriteOutcome::All } else { WriteOutcome::WouldBlock })
-    }
-
-    /// Sends what the socket takes (`imsgbuf_write`). A signal does not end it, but a time-out of
-    /// the socket (`SO_SNDTIMEO`) does.
-    ///
-    /// # Errors
-    ///
-    /// What the system says: `EPIPE` or `ECONNRESET` when the peer is gone, without a signal;
-    /// `ETOOMANYREFS` (Linux), `EMSGSIZE` or `ENOBUFS` (BSD) when too many descriptors are on their
-    /// way. What was not sent stays queued, and can be tried again once the peer has read.
-    pub fn write(&mut self) -> io::Result<WriteOutcome> {
-        half::write(self.socket.as_fd(), &mut self.buf)
-    }
-
-    /// Sends all that is queued, and waits as long as that takes (`imsgbuf_flush`).
-    ///
-    /// A peer that never reads makes this wait for ever; so does one that waits itself for this
-    /// side to read.
-    ///
-    /// # Errors
-    ///
-    /// As [`write`](Sender::write).
-    pub fn flush(&mut self) -> io::Result<()> {
-        while self.write()? == WriteOutcome::WouldBlock {
-            sys::wait(self.as_fd(), Interest::Writable)?;
-        }
-        Ok(())
-    }
-
-    /// Ends the stream: the peer will read its end, and can still send. What is queued is not sent;
-    /// flush first.
-    ///
-    /// ```
-    /// # use imsg_os::{Channel, Modern};
-    /// # let (channel, mut peer) = Channel::pair(Modern::new())?;
-    /// let Channel { mut rx, mut tx } = channel;
-    /// tx.flush()?;
-    /// tx.shutdown()?;
-    /// # drop(peer.rx.recv());
-    /// # drop(peer);
-    /// assert!(rx.recv().unwrap().is_none());
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
+impl<D: Dialect, S: Storage, K: AsFd> Channel<D, S, K> {
+    /// Who is at the other end: the process that connected, or that made the socket pair, at the
+    /// time that it did.
     ///
     /// # Errors
     ///
     /// What the system says.
-    pub fn shutdown(self) -> io::Result<()> {
-        sys::shutdown_write(self.as_fd())
+    pub fn peer_credentials(&self) -> io::Result<Credentials> {
+        sys::peer_credentials(self.as_fd())
+    }
+
+    /// A channel over a socket that was found to be connected.
+    pub(crate) fn over(socket: K, dialect: D, received: S, queued: S) -> Self
+    where
+        D: Clone,
+    {
+        let socket = Arc::new(socket);
+        let buf = RecvBuf::new(dialect.clone(), received);
+        let rx = Receiver { socket: Arc::clone(&socket), buf, reserve: None };
+        let mut tx = Sender { socket, buf: SendBuf::new(dialect, queued) };
+        tx.set_pid(std::process::id());
+        Self { rx, tx }
     }
 }
 
-half_traits!(Receiver, Sender);
+impl<D: Dialect, S: Storage, K: AsFd> AsFd for Channel<D, S, K> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.rx.as_fd()
+    }
+}
+
+impl<D: Dialect, S: Storage, K: AsFd> AsRawFd for Channel<D, S, K> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.rx.as_raw_fd()
+    }
+}
+
+/// Does not happen: the kernel reads and takes no more than it is given. Allocates nothing.
+pub(crate) fn more_than_offered<T>(_: NotOffered<T>) -> io::Error {
+    io::ErrorKind::Other.into()
+}

@@ -219,17 +219,18 @@
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
-mod channel;
+mod blocking;
+pub mod channel;
 mod error;
-mod half;
 mod reserve;
 mod sys;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 
-pub use channel::{Channel, Receiver, Sender};
+pub use blocking::{Channel, Receiver, Sender};
+pub use channel::receiver::{Message, ReadOutcome, Received};
+pub use channel::sender::{WriteOutcome, Writer};
 pub use error::{NotAStream, RecvError, SendError};
-pub use half::{Message, ReadOutcome, Received, WriteOutcome, Writer};
 pub use imsg_wire;
 #[cfg(feature = "zeroize")]
 pub use imsg_wire::Wiping;

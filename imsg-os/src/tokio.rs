@@ -61,39 +61,35 @@
 //! wait is its own. A descriptor is closed where it is dropped, which can block the thread of the
 //! runtime for as long as its file system likes (FUSE, NFS).
 
-use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::sync::Arc;
 
 use ::tokio::io::Interest;
 use ::tokio::net::UnixStream;
-use imsg_wire::{
-    BadLength, Dialect, Header, Modern, Pairing, Reason, RecvBuf, Refused, SendBuf, Storage,
-};
-use zerocopy::{Immutable, IntoBytes};
+use imsg_wire::{Dialect, Modern, Reason, Storage};
 
+use crate::channel::receiver::{self, Message, ReadOutcome};
+use crate::channel::sender::{self, Outgoing, WriteOutcome};
+use crate::channel::{self, default_storage};
 use crate::error::{RecvError, SendError};
-use crate::half::{
-    self, BUFFER, Incoming, Message, Outgoing, ReadOutcome, Received, WriteOutcome, Writer,
-    channel_traits, half_traits, receiver_methods, sender_methods,
-};
-use crate::reserve::Reserve;
-use crate::sys::{self, Credentials};
+use crate::sys;
 
 /// A stream socket that carries messages both ways (`struct imsgbuf`), to be awaited.
 ///
 /// The halves are separate fields, so that a reply can be composed while the message that it
 /// answers is still borrowed. They can also be moved apart, into two tasks; the socket is closed
 /// when both are gone.
-#[derive(Debug)]
-pub struct Channel<D: Dialect = Modern, S: Storage = Box<[u8]>> {
-    /// The receiving half.
-    pub rx: Receiver<D, S>,
-    /// The sending half.
-    pub tx: Sender<D, S>,
-}
+pub type Channel<D = Modern, S = Box<[u8]>> = channel::Channel<D, S, UnixStream>;
+
+/// The receiving half of a [`Channel`].
+pub type Receiver<D = Modern, S = Box<[u8]>> = channel::Receiver<D, S, UnixStream>;
+
+/// The sending half of a [`Channel`].
+///
+/// What is queued is only sent by [`reserve`](Sender::reserve) and [`flush`](Sender::flush), and
+/// lost when this is dropped.
+pub type Sender<D = Modern, S = Box<[u8]>> = channel::Sender<D, S, UnixStream>;
 
 impl<D: Dialect + Clone> Channel<D> {
     /// A channel over a connected stream (`imsgbuf_init`), with a buffer of 64 KiB for each
@@ -103,8 +99,7 @@ impl<D: Dialect + Clone> Channel<D> {
     ///
     /// As [`with_storage`](Channel::with_storage).
     pub fn new(stream: UnixStream, dialect: D) -> io::Result<Self> {
-        let buffer = || vec![0; BUFFER].into_boxed_slice();
-        Self::with_storage(stream, dialect, buffer(), buffer())
+        Self::with_storage(stream, dialect, default_storage(), default_storage())
     }
 
     /// A channel over a connected Unix stream socket of another kind: one of the standard library,
@@ -172,22 +167,8 @@ impl<D: Dialect + Clone, S: Storage> Channel<D, S> {
         queued: S,
     ) -> io::Result<Self> {
         sys::require_stream(stream.as_fd())?;
-        let socket = Arc::new(stream);
-        let buf = RecvBuf::new(dialect.clone(), received);
-        let rx = Receiver { socket: Arc::clone(&socket), buf, reserve: None };
-        let mut tx = Sender { socket, buf: SendBuf::new(dialect, queued) };
-        tx.buf.set_pid(std::process::id());
-        Ok(Self { rx, tx })
+        Ok(Self::over(stream, dialect, received, queued))
     }
-}
-
-channel_traits!();
-
-/// The receiving half of a [`Channel`].
-pub struct Receiver<D: Dialect = Modern, S: Storage = Box<[u8]>> {
-    socket: Arc<UnixStream>,
-    buf: Incoming<D, S>,
-    reserve: Option<Reserve>,
 }
 
 impl<D: Dialect, S: Storage> Receiver<D, S> {
@@ -220,27 +201,16 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
     /// or the protocol say. The messages that arrived before an error can still be taken.
     pub async fn read(&mut self) -> Result<ReadOutcome, RecvError> {
         // Otherwise there is nothing to wait for.
-        if half::spare(&mut self.buf)?.is_none() {
+        if receiver::spare(&mut self.buf)?.is_none() {
             return Ok(ReadOutcome::Closed);
         }
         let Self { socket, buf, reserve } = self;
-        let read = || match half::read(socket.as_fd(), buf, reserve) {
+        let read = || match receiver::read(socket.as_fd(), buf, reserve) {
             Ok(ReadOutcome::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             outcome => Ok(outcome),
         };
         socket.async_io(Interest::READABLE, read).await?
     }
-
-    receiver_methods!();
-}
-
-/// The sending half of a [`Channel`].
-///
-/// What is queued is only sent by [`reserve`](Sender::reserve) and [`flush`](Sender::flush), and
-/// lost when this is dropped.
-pub struct Sender<D: Dialect = Modern, S: Storage = Box<[u8]>> {
-    socket: Arc<UnixStream>,
-    buf: Outgoing<D, S>,
 }
 
 impl<D: Dialect, S: Storage> Sender<D, S> {
@@ -300,24 +270,10 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
         if enough(buf) {
             return Ok(());
         }
-        let write = || match half::write(socket.as_fd(), buf)? {
+        let write = || match sender::write(socket.as_fd(), buf)? {
             WriteOutcome::WouldBlock if !enough(buf) => Err(io::ErrorKind::WouldBlock.into()),
             _ => Ok(()),
         };
         socket.async_io(Interest::WRITABLE, write).await
     }
-
-    sender_methods!();
-
-    /// Ends the stream: the peer will read its end, and can still send. What is queued is not sent;
-    /// flush first.
-    ///
-    /// # Errors
-    ///
-    /// What the system says.
-    pub fn shutdown(self) -> io::Result<()> {
-        sys::shutdown_write(self.as_fd())
-    }
 }
-
-half_traits!(Receiver, Sender);

@@ -1,0 +1,296 @@
+//! Channels that wait in the system call, or not at all: over any socket, in any event loop.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use imsg_wire::{Dialect, Header, Modern, Storage};
+use zerocopy::{Immutable, IntoBytes};
+
+use crate::channel::receiver::{self, Message, ReadOutcome};
+use crate::channel::sender::{self, WriteOutcome};
+use crate::channel::{self, default_storage, more_than_offered};
+use crate::error::{NotAStream, RecvError, SendError};
+use crate::sys::{self, Interest};
+
+/// A stream socket that carries messages both ways (`struct imsgbuf`).
+///
+/// The halves are separate fields, so that a reply can be composed while the message that it
+/// answers is still borrowed. They can also be moved apart, into two threads; the socket is closed,
+/// and the peer sees the end, when both are gone. Beware that a `move` closure takes only the half
+/// that it uses, and the other one stays where it was and keeps the socket open: begin the closure
+/// with `let mut channel = channel;` to take both.
+///
+/// It can hold 8 received descriptors, of messages that were not taken yet, and 16 that are queued.
+///
+/// Whether the calls block is up to the socket, so make it non-blocking first if it is to be:
+/// [`UnixStream::set_nonblocking`]. [`Receiver::recv`] and [`Sender::flush`] wait on either kind,
+/// for as long as it takes: neither a signal nor a time-out of the socket (`SO_RCVTIMEO`) ends
+/// them. Such a time-out ends one [`Receiver::read`] or [`Sender::write`]; to limit the time for a
+/// whole message, use these and a deadline, in an event loop; see below.
+///
+/// ```
+/// use imsg_os::{Channel, Header, Modern};
+///
+/// let (mut client, mut server) = Channel::pair(Modern::new())?;
+/// client.tx.compose(Header { id: 5, ..Header::new(1) }, b"ping", None)?;
+/// client.tx.flush()?;
+///
+/// let request = server.rx.recv()?.expect("a request");
+/// let reply = Header { id: request.header.id, ..Header::new(2) };
+/// server.tx.compose(reply, request.payload, None)?;
+/// server.tx.flush()?;
+/// drop(server);
+///
+/// assert_eq!(client.rx.recv()?.expect("a reply").payload, b"ping");
+/// assert!(client.rx.recv()?.is_none(), "the server hung up");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Messages, and their descriptors, passed on to another channel:
+///
+/// ```
+/// # use imsg_os::{Channel, Header, Modern, Reason, Refused};
+/// # let (mut from, mut there) = Channel::pair(Modern::new())?;
+/// # let (mut to, _peer) = Channel::pair(Modern::new())?;
+/// # there.tx.compose(Header::new(1), b"", None)?;
+/// # there.tx.flush()?;
+/// # drop(there);
+/// while let Some(mut message) = from.rx.recv()? {
+///     let descriptor = message.descriptor.take();
+///     match to.tx.forward(&message, descriptor) {
+///         Err(Refused { reason: Reason::Full { .. } | Reason::DescriptorsFull, descriptor }) => {
+///             to.tx.flush()?; // it makes room
+///             to.tx.forward(&message, descriptor)?;
+///         }
+///         Err(refused) => println!("not passed on: {refused}"), // its descriptor is missing
+///         Ok(()) => {}
+///     }
+/// }
+/// to.tx.flush()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # In an event loop
+///
+/// With a non-blocking socket, this is what to do when `poll` or the like says that something is
+/// ready. Ask it for writability only while something is [queued](Sender::queue_len). With
+/// edge-triggered events, read until it would block. Where an answer may find no
+/// [room](Sender::has_room), ask for that before a message is taken, and read on only when
+/// [`is_ready`](Receiver::is_ready) is false: with messages left, a read can be
+/// [`RecvError::Full`]. Read also when the event says that the peer hung up (`POLLHUP`), or that
+/// something failed. The example `imsg_init` has the whole loop around poll(2), and `echo_poll` and
+/// `echo_mio` are servers for many clients.
+///
+/// ```
+/// use imsg_os::{Channel, Modern, ReadOutcome};
+///
+/// /// Whether the channel is to be kept.
+/// fn on_event(channel: &mut Channel<Modern>) -> Result<bool, Box<dyn std::error::Error>> {
+///     let outcome = channel.rx.read()?;
+///     for message in channel.rx.messages() {
+///         let message = message?;
+///         channel.tx.compose(message.header, message.payload, None)?;
+///     }
+///     let _ = channel.tx.write()?; // what is left waits for the next event
+///     Ok(outcome != ReadOutcome::Closed)
+/// }
+/// # let (socket, peer) = std::os::unix::net::UnixStream::pair()?;
+/// # socket.set_nonblocking(true)?;
+/// # let mut channel = Channel::new(socket, Modern::new())?;
+/// # assert!(on_event(&mut channel)?);
+/// # drop(peer);
+/// # assert!(!on_event(&mut channel)?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub type Channel<D = Modern, S = Box<[u8]>> = channel::Channel<D, S, OwnedFd>;
+
+/// The receiving half of a [`Channel`].
+pub type Receiver<D = Modern, S = Box<[u8]>> = channel::Receiver<D, S, OwnedFd>;
+
+/// The sending half of a [`Channel`].
+pub type Sender<D = Modern, S = Box<[u8]>> = channel::Sender<D, S, OwnedFd>;
+
+impl<D: Dialect + Clone> Channel<D> {
+    /// A channel over a connected Unix stream socket (`imsgbuf_init`), with a buffer of 64 KiB for
+    /// each direction.
+    ///
+    /// Messages may have 16384 bytes with their header
+    /// ([`DEFAULT_MAX_LEN`](crate::DEFAULT_MAX_LEN)), and up to 64 KiB by `set_max_len`; for larger
+    /// ones, use [`with_storage`](Channel::with_storage).
+    ///
+    /// # Errors
+    ///
+    /// [`NotAStream`] when it is something else; it is given back.
+    pub fn new(socket: impl Into<OwnedFd>, dialect: D) -> Result<Self, NotAStream> {
+        Self::with_storage(socket, dialect, default_storage(), default_storage())
+    }
+
+    /// Two channels that are connected to each other.
+    ///
+    /// Before a `fork`, make a pair of sockets instead, and in each process the channel of one
+    /// after it: so neither keeps the other's end open, and messages have the right pid.
+    ///
+    /// # Errors
+    ///
+    /// What `socketpair` says.
+    pub fn pair(dialect: D) -> io::Result<(Self, Self)> {
+        let (one, other) = UnixStream::pair()?;
+        Ok((Self::new(one, dialect.clone())?, Self::new(other, dialect)?))
+    }
+}
+
+impl<D: Dialect + Clone, S: Storage> Channel<D, S> {
+    /// A channel over a connected Unix stream socket, with the given memory for what is received
+    /// and for what is to be sent.
+    ///
+    /// ```
+    /// use imsg_os::{Channel, Classic};
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// let (socket, _peer) = UnixStream::pair()?;
+    /// let (mut received, mut queued) = ([0; 4096], [0; 1024]);
+    /// let channel =
+    ///     Channel::with_storage(socket, Classic::new(), &mut received[..], &mut queued[..])?;
+    /// assert_eq!(channel.rx.max_len(), 4096);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`NotAStream`] when it is something else; it is given back.
+    pub fn with_storage(
+        socket: impl Into<OwnedFd>,
+        dialect: D,
+        received: S,
+        queued: S,
+    ) -> Result<Self, NotAStream> {
+        let socket = socket.into();
+        if let Err(error) = sys::require_stream(socket.as_fd()) {
+            return Err(NotAStream { socket, error });
+        }
+        Ok(Self::over(socket, dialect, received, queued))
+    }
+}
+
+/// Takes the socket out; what is in the buffers is lost.
+///
+/// Fails, and gives the channel back, when the two halves are not of the same channel, so that
+/// the socket has another owner.
+impl<D: Dialect, S: Storage> TryFrom<Channel<D, S>> for OwnedFd {
+    type Error = Channel<D, S>;
+
+    fn try_from(channel: Channel<D, S>) -> Result<Self, Self::Error> {
+        let Channel { rx, tx } = channel;
+        if !Arc::ptr_eq(&rx.socket, &tx.socket) {
+            return Err(Channel { rx, tx });
+        }
+        let Sender { socket, buf } = tx;
+        drop(socket);
+        match Arc::try_unwrap(rx.socket) {
+            Ok(socket) => Ok(socket),
+            // Does not happen: the halves have the only two owners of the socket.
+            Err(socket) => {
+                let tx = Sender { socket: Arc::clone(&socket), buf };
+                Err(Channel { rx: Receiver { socket, ..rx }, tx })
+            }
+        }
+    }
+}
+
+impl<D: Dialect, S: Storage> Receiver<D, S> {
+    /// Takes the next message, and waits for one when there is none (`imsgbuf_read`, `poll` and
+    /// `imsgbuf_get`). `None` is the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`]; the end of the stream inside a message is one.
+    #[inline]
+    pub fn recv(&mut self) -> Result<Option<Message<'_>>, RecvError> {
+        if !self.buf.is_ready() {
+            self.fill()?;
+        }
+        Ok(self.buf.next_message()?)
+    }
+
+    /// Reads, at least once, until a message is ready or the stream ends.
+    fn fill(&mut self) -> Result<(), RecvError> {
+        loop {
+            match self.read()? {
+                ReadOutcome::Data if self.buf.is_ready() => return Ok(()),
+                ReadOutcome::Data => {}
+                ReadOutcome::WouldBlock => sys::wait(self.as_fd(), Interest::Readable)?,
+                ReadOutcome::Closed => return Ok(()),
+            }
+        }
+    }
+
+    /// Reads once from the socket (`imsgbuf_read`, and `ibuf_read` when descriptors are not
+    /// allowed). A signal does not end it, but a time-out of the socket (`SO_RCVTIMEO`) does.
+    ///
+    /// With edge-triggered readiness, read until it would block.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Full`] when messages must be taken first, and what the system or the protocol
+    /// say. The messages that arrived before an error can still be taken.
+    pub fn read(&mut self) -> Result<ReadOutcome, RecvError> {
+        receiver::read(self.socket.as_fd(), &mut self.buf, &mut self.reserve)
+    }
+}
+
+impl<D: Dialect, S: Storage> Sender<D, S> {
+    /// Sends a message at once, with a descriptor that stays the caller's.
+    ///
+    /// What is queued is sent first. When the socket takes only a part of the message, the
+    /// descriptor is with the peer, and the rest is queued:
+    /// [`WouldBlock`](WriteOutcome::WouldBlock) says so.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]; nothing of the message was sent or queued then. On a non-blocking socket
+    /// that is full, it is one of kind [`WouldBlock`](io::ErrorKind::WouldBlock).
+    pub fn send_borrowed<T: IntoBytes + Immutable + ?Sized>(
+        &mut self,
+        header: Header,
+        payload: &T,
+        descriptor: BorrowedFd<'_>,
+    ) -> Result<WriteOutcome, SendError> {
+        if self.write()? == WriteOutcome::WouldBlock {
+            return Err(SendError::Io(io::ErrorKind::WouldBlock.into()));
+        }
+        let message = self.buf.lend(header, payload)?;
+        let n = sys::send(self.socket.as_fd(), message.bytes(), Some(descriptor))?;
+        message.sent(n).map_err(more_than_offered)?;
+        // Not written on: an error would hide that the descriptor was sent.
+        Ok(if self.buf.is_empty() { WriteOutcome::All } else { WriteOutcome::WouldBlock })
+    }
+
+    /// Sends what the socket takes (`imsgbuf_write`). A signal does not end it, but a time-out of
+    /// the socket (`SO_SNDTIMEO`) does.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: `EPIPE` or `ECONNRESET` when the peer is gone, without a signal;
+    /// `ETOOMANYREFS` (Linux), `EMSGSIZE` or `ENOBUFS` (BSD) when too many descriptors are on their
+    /// way. What was not sent stays queued, and can be tried again once the peer has read.
+    pub fn write(&mut self) -> io::Result<WriteOutcome> {
+        sender::write(self.socket.as_fd(), &mut self.buf)
+    }
+
+    /// Sends all that is queued, and waits as long as that takes (`imsgbuf_flush`).
+    ///
+    /// A peer that never reads makes this wait for ever; so does one that waits itself for this
+    /// side to read.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Sender::write).
+    pub fn flush(&mut self) -> io::Result<()> {
+        while self.write()? == WriteOutcome::WouldBlock {
+            sys::wait(self.as_fd(), Interest::Writable)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,199 @@
+//! The receiving half of a channel, however it waits.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use imsg_wire::{BadLength, Dialect, Error, NoRoom, Pairing, RecvBuf, Storage};
+
+use crate::channel::more_than_offered;
+use crate::error::RecvError;
+use crate::reserve::Reserve;
+use crate::sys;
+
+/// How many descriptors a receiver holds before their messages are taken. Under exact pairing, two
+/// would do. A peer of the older generation, after as many short sends, may have more of them on
+/// their way before the first of their messages is whole; then the stream fails.
+pub(crate) const RECEIVED: usize = 8;
+
+/// A received message (`struct imsg`); its payload is borrowed from the
+/// [`Receiver`](crate::Receiver).
+pub type Message<'a> = imsg_wire::Message<'a, OwnedFd>;
+
+/// The complete messages of a [`Receiver`](crate::Receiver); see
+/// [`Receiver::messages`](crate::Receiver::messages).
+pub type Received<'a, D> = imsg_wire::Received<'a, D, OwnedFd, RECEIVED>;
+
+/// The receiving half of a [`Channel`](crate::channel::Channel), over a socket of the kind `K`.
+pub struct Receiver<D: Dialect, S: Storage, K> {
+    pub(crate) socket: Arc<K>,
+    pub(crate) buf: Incoming<D, S>,
+    pub(crate) reserve: Option<Reserve>,
+}
+
+/// What was received, and not taken yet.
+pub(crate) type Incoming<D, S> = RecvBuf<D, S, OwnedFd, RECEIVED>;
+
+impl<D: Dialect, S: Storage, K: AsFd> Receiver<D, S, K> {
+    /// Takes a message that was read before (`imsgbuf_get`); `None` when none is complete.
+    ///
+    /// # Errors
+    ///
+    /// What broke the stream, after all messages that came before it.
+    #[inline]
+    pub fn next_message(&mut self) -> Result<Option<Message<'_>>, Error> {
+        self.buf.next_message()
+    }
+
+    /// Iterates over the messages that were read before and are complete.
+    ///
+    /// An error is the last item.
+    #[inline]
+    pub fn messages(&mut self) -> Received<'_, D> {
+        self.buf.messages()
+    }
+
+    /// Whether [`next_message`](Self::next_message) has a message or an error to return.
+    ///
+    /// A function that returns the message asks this first, as the borrow checker does not
+    /// accept `if let Some(message) = rx.next_message()? { return … }` in a loop.
+    pub fn is_ready(&self) -> bool {
+        self.buf.is_ready()
+    }
+
+    /// Allows descriptors to be received from here on (`imsgbuf_allow_fdpass`).
+    ///
+    /// Each is close-on-exec from the moment that it exists. Until this is called, the kernel
+    /// closes what the peer sends, and marked messages say so. Under [`Pairing::Ordered`],
+    /// which is the default of the classic dialect, call this before the first read.
+    pub fn allow_descriptors(&mut self) {
+        self.buf.allow_descriptors();
+    }
+
+    /// Keeps a descriptor in reserve, so that a process at its limit (`RLIMIT_NOFILE`) still
+    /// gets the next one that is sent, in place of a [message that lost
+    /// it](crate::Missing::Dropped).
+    ///
+    /// [`is_at_limit`](Self::is_at_limit) tells that the reserve was used. It is filled
+    /// again by a later read, when there is room; until then, a read that would lose a
+    /// descriptor fails with [`RecvError::DescriptorLimit`] and reads nothing. The socket stays
+    /// readable then: close some descriptors before reading again, or the program spins.
+    ///
+    /// This costs a descriptor, and for each read one system call more, which copies the bytes
+    /// a second time, and one for each descriptor received, as a look ahead (`MSG_PEEK`) shows
+    /// whether one would be lost. At the limit, each read also tries to fill the reserve. It
+    /// cannot help when another thread takes the last place between the look and the read, or
+    /// the place that the reserve makes free.
+    ///
+    /// # Errors
+    ///
+    /// When there is no room for the reserve, and on other systems than Linux, whose look ahead
+    /// does not show descriptors.
+    pub fn keep_reserve(&mut self) -> io::Result<()> {
+        self.reserve = Some(Reserve::new(self.as_fd())?);
+        Ok(())
+    }
+
+    /// Whether the [reserve](Self::keep_reserve) is used up, as this process has as many
+    /// descriptors as it may have.
+    pub fn is_at_limit(&self) -> bool {
+        self.reserve.as_ref().is_some_and(Reserve::is_used_up)
+    }
+
+    /// Sets the rule that pairs descriptors with messages, in place of the dialect's default.
+    pub fn set_pairing(&mut self, rule: Pairing) {
+        self.buf.set_pairing(rule);
+    }
+
+    /// Sets the largest message to be accepted, in bytes, header included
+    /// (`imsgbuf_set_maxsize`, which counts the payload only).
+    ///
+    /// # Errors
+    ///
+    /// [`BadLength`] when it is less than a header, or more than the storage holds or the
+    /// dialect can state; nothing changes then.
+    pub fn set_max_len(&mut self, max_len: usize) -> Result<(), BadLength> {
+        self.buf.set_max_len(max_len)
+    }
+
+    /// The largest message accepted, in bytes, header included.
+    pub fn max_len(&self) -> usize {
+        self.buf.max_len()
+    }
+}
+
+impl<D: Dialect, S: Storage, K: AsFd> AsFd for Receiver<D, S, K> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl<D: Dialect, S: Storage, K: AsFd> AsRawFd for Receiver<D, S, K> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl<D: Dialect, S: Storage, K: fmt::Debug> fmt::Debug for Receiver<D, S, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver").field("socket", &self.socket).field("buf", &self.buf).finish()
+    }
+}
+
+/// What a [`Receiver::read`](crate::Receiver::read) brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use = "the stream may have ended"]
+pub enum ReadOutcome {
+    /// Data: there may be messages now.
+    Data,
+    /// There was nothing, and the socket does not wait, or not any longer.
+    WouldBlock,
+    /// The peer has closed its end. Take messages once more before stopping: some may still be
+    /// there, and if the stream ended inside a message, the error that says so comes from
+    /// [`next_message`](crate::Receiver::next_message) or
+    /// [`messages`](crate::Receiver::messages), not from a read.
+    Closed,
+}
+
+/// Reads once from the socket.
+pub(crate) fn read<D: Dialect, S: Storage>(
+    socket: BorrowedFd<'_>,
+    buf: &mut Incoming<D, S>,
+    reserve: &mut Option<Reserve>,
+) -> Result<ReadOutcome, RecvError> {
+    let allowed = buf.descriptors_allowed();
+    let Some(spare) = spare(buf)? else {
+        return Ok(ReadOutcome::Closed);
+    };
+    let received = match reserve {
+        Some(reserve) if allowed => reserve.recv(socket, spare),
+        _ => sys::recv(socket, spare, allowed).map_err(RecvError::Io),
+    };
+    match received {
+        Ok((0, _)) => {
+            buf.finish();
+            Ok(ReadOutcome::Closed)
+        }
+        Ok((n, ancillary)) => {
+            buf.commit(n, ancillary).map_err(more_than_offered)?;
+            Ok(ReadOutcome::Data)
+        }
+        Err(RecvError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+            Ok(ReadOutcome::WouldBlock)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The place to read into; none when the stream has ended.
+pub(crate) fn spare<D: Dialect, S: Storage>(
+    buf: &mut Incoming<D, S>,
+) -> Result<Option<&mut [u8]>, RecvError> {
+    match buf.spare() {
+        Ok(spare) => Ok(Some(spare)),
+        Err(NoRoom::Full) => Err(RecvError::Full),
+        Err(NoRoom::Finished) => Ok(None),
+        Err(NoRoom::Failed(error)) => Err(error.into()),
+    }
+}

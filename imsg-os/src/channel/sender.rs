@@ -1,0 +1,209 @@
+//! The sending half of a channel, however it waits.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use imsg_wire::{BadLength, Dialect, Header, Pending, Reason, Refused, SendBuf, Storage};
+use zerocopy::{Immutable, IntoBytes};
+
+use crate::channel::more_than_offered;
+use crate::sys;
+
+/// How many descriptors a sender queues.
+pub(crate) const QUEUED: usize = 16;
+
+/// Writes the payload of a message in place; see [`Sender::create`](crate::Sender::create).
+pub type Writer<'a, D> = imsg_wire::Writer<'a, Pending<'a, D, OwnedFd, QUEUED>>;
+
+/// The sending half of a [`Channel`](crate::channel::Channel), over a socket of the kind `K`.
+///
+/// What is queued is lost when this is dropped.
+pub struct Sender<D: Dialect, S: Storage, K> {
+    pub(crate) socket: Arc<K>,
+    pub(crate) buf: Outgoing<D, S>,
+}
+
+/// What is queued, and not sent yet.
+pub(crate) type Outgoing<D, S> = SendBuf<D, S, OwnedFd, QUEUED>;
+
+impl<D: Dialect, S: Storage, K: AsFd> Sender<D, S, K> {
+    /// Queues a message (`imsg_compose`, `imsg_compose_ibuf`). A pid of 0 stands for the
+    /// process that made the channel. The payload is bytes, or any value that `zerocopy` can
+    /// see as bytes. (Of a `Vec`, give `&vec[..]`; `b""` is empty; a literal such as `&[0; 4]`
+    /// is four `i32`, so 16 bytes.)
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] when it is too long or there is no room, with the descriptor in it; nothing
+    /// is queued then.
+    #[inline]
+    pub fn compose<T: IntoBytes + Immutable + ?Sized>(
+        &mut self,
+        header: Header,
+        payload: &T,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<(), Refused<OwnedFd>> {
+        self.buf.compose(header, payload, descriptor)
+    }
+
+    /// Queues a message whose payload is all of `parts`, one behind the other
+    /// (`imsg_composev`).
+    ///
+    /// # Errors
+    ///
+    /// As [`compose`](Self::compose).
+    #[inline]
+    pub fn compose_parts(
+        &mut self,
+        header: Header,
+        parts: &[&[u8]],
+        descriptor: Option<OwnedFd>,
+    ) -> Result<(), Refused<OwnedFd>> {
+        self.buf.compose_parts(header, parts, descriptor)
+    }
+
+    /// Begins a message whose payload is written in place (`imsg_create`); it is queued by
+    /// [`Writer::close`](imsg_wire::Writer::close).
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] when there is no room for a header or for the descriptor, which is given
+    /// back. What does not fit of the payload is refused when it is written.
+    pub fn create(
+        &mut self,
+        header: Header,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<Writer<'_, D>, Refused<OwnedFd>> {
+        self.buf.create(header, descriptor)
+    }
+
+    /// Queues a received message again, with the pid that it has (`imsg_forward`), and with the
+    /// descriptor that is named: that of the message, once it was taken out, or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`compose`](Self::compose), and [`Reason::Missing`] when the descriptor of the message
+    /// is [missing](crate::Missing) and none is named in its place.
+    pub fn forward<F>(
+        &mut self,
+        message: &imsg_wire::Message<'_, F>,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<(), Refused<OwnedFd>> {
+        self.buf.forward(message, descriptor)
+    }
+
+    /// Whether a message can be queued now, with a payload of this many bytes and with a
+    /// descriptor or without. When it can, so can every shorter one.
+    ///
+    /// # Errors
+    ///
+    /// Why not; [`Reason::TooLong`] if it never fits.
+    pub fn has_room(&self, payload_len: usize, descriptor: bool) -> Result<(), Reason> {
+        self.buf.has_room(payload_len, descriptor)
+    }
+
+    /// Sets the pid that stands in messages whose header says 0, as after a `fork`. It is that
+    /// of the process that made the channel.
+    pub fn set_pid(&mut self, pid: u32) {
+        self.buf.set_pid(pid);
+    }
+
+    /// How many messages were queued and not sent completely (`imsgbuf_queuelen`).
+    pub fn queue_len(&self) -> usize {
+        self.buf.queue_len()
+    }
+
+    /// How many bytes are queued, headers included.
+    pub fn queue_bytes(&self) -> usize {
+        self.buf.queue_bytes()
+    }
+
+    /// Sets the largest message to be composed, in bytes, header included
+    /// (`imsgbuf_set_maxsize`, which counts the payload only).
+    ///
+    /// # Errors
+    ///
+    /// [`BadLength`] when it is less than a header, or more than the storage holds or the
+    /// dialect can state; nothing changes then.
+    pub fn set_max_len(&mut self, max_len: usize) -> Result<(), BadLength> {
+        self.buf.set_max_len(max_len)
+    }
+
+    /// The largest message that can be composed, in bytes, header included.
+    pub fn max_len(&self) -> usize {
+        self.buf.max_len()
+    }
+
+    /// Ends the stream: the peer will read its end, and can still send. What is queued is not sent;
+    /// flush first.
+    ///
+    /// ```
+    /// # use imsg_os::{Channel, Modern};
+    /// # let (channel, mut peer) = Channel::pair(Modern::new())?;
+    /// let Channel { mut rx, mut tx } = channel;
+    /// tx.flush()?;
+    /// tx.shutdown()?;
+    /// # drop(peer.rx.recv());
+    /// # drop(peer);
+    /// assert!(rx.recv().unwrap().is_none());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn shutdown(self) -> io::Result<()> {
+        sys::shutdown_write(self.as_fd())
+    }
+}
+
+impl<D: Dialect, S: Storage, K: AsFd> AsFd for Sender<D, S, K> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl<D: Dialect, S: Storage, K: AsFd> AsRawFd for Sender<D, S, K> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl<D: Dialect, S: Storage, K: fmt::Debug> fmt::Debug for Sender<D, S, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").field("socket", &self.socket).field("buf", &self.buf).finish()
+    }
+}
+
+/// How far a [`Sender::write`](crate::Sender::write) came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use = "something may still be queued"]
+pub enum WriteOutcome {
+    /// The queue is empty.
+    All,
+    /// The socket takes no more now, and does not wait, or not any longer.
+    WouldBlock,
+}
+
+/// Sends what the socket takes.
+pub(crate) fn write<D: Dialect, S: Storage>(
+    socket: BorrowedFd<'_>,
+    buf: &mut Outgoing<D, S>,
+) -> io::Result<WriteOutcome> {
+    while let Some(chunk) = buf.chunk() {
+        let descriptor = chunk.descriptor.map(AsFd::as_fd);
+        match sys::send(socket, chunk.bytes, descriptor) {
+            // The kernel has the descriptor now, so the one given back is closed.
+            Ok(n) => {
+                drop(buf.consume(n).map_err(more_than_offered)?);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Ok(WriteOutcome::WouldBlock);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(WriteOutcome::All)
+}
