@@ -24,11 +24,14 @@ use crate::sys::{self, Interest};
 ///
 /// It can hold 8 received descriptors, of messages that were not taken yet, and 16 that are queued.
 ///
-/// Whether the calls block is up to the socket, so make it non-blocking first if it is to be:
-/// [`UnixStream::set_nonblocking`]. [`Receiver::recv`] and [`Sender::flush`] wait on either kind,
-/// for as long as it takes: neither a signal nor a time-out of the socket (`SO_RCVTIMEO`) ends
-/// them. Such a time-out ends one [`Receiver::read`] or [`Sender::write`]; to limit the time for a
-/// whole message, use these and a deadline, in an event loop; see below.
+/// Whether the calls block is up to the socket when the channel is made, so make it non-blocking
+/// first if it is to be ([`UnixStream::set_nonblocking`]), or say so to the channel
+/// ([`set_nonblocking`](Channel::set_nonblocking)). `O_NONBLOCK` belongs to the open file, and
+/// whoever else has it can change it; a channel that does not wait never does, whatever becomes of
+/// it. [`Receiver::recv`] and [`Sender::flush`] wait on either kind, for as long as it takes:
+/// neither a signal nor a time-out of the socket (`SO_RCVTIMEO`, `SO_SNDTIMEO`) ends them. Such a
+/// time-out ends one [`Receiver::read`] or [`Sender::write`]; to limit the time for a whole
+/// message, use these and a [`Deadline`](crate::Deadline), in an event loop; see below.
 ///
 /// ```
 /// use imsg_os::{Channel, Header, Modern};
@@ -167,10 +170,23 @@ impl<D: Dialect + Clone, S: Storage> Channel<D, S> {
         queued: S,
     ) -> Result<Self, NotAStream> {
         let socket = socket.into();
-        if let Err(error) = sys::require_stream(socket.as_fd()) {
-            return Err(NotAStream { socket, error });
+        let checked = sys::require_connected_stream(socket.as_fd());
+        match checked.and_then(|()| sys::is_nonblocking(socket.as_fd())) {
+            Ok(nonblocking) => Ok(Self::over(socket, dialect, received, queued, !nonblocking)),
+            Err(error) => Err(NotAStream { socket, error }),
         }
-        Ok(Self::over(socket, dialect, received, queued))
+    }
+}
+
+impl<D: Dialect, S: Storage> Channel<D, S> {
+    /// Whether [`Receiver::read`], [`Sender::write`] and [`Sender::send_borrowed`] wait, or say that
+    /// they would.
+    ///
+    /// This changes how the channel makes its calls, and nothing about the socket (`O_NONBLOCK`),
+    /// which may be shared with other processes.
+    pub fn set_nonblocking(&mut self, nonblocking: bool) {
+        self.rx.reading.waits = !nonblocking;
+        self.tx.waits = !nonblocking;
     }
 }
 
@@ -186,13 +202,13 @@ impl<D: Dialect, S: Storage> TryFrom<Channel<D, S>> for OwnedFd {
         if !Arc::ptr_eq(&rx.socket, &tx.socket) {
             return Err(Channel { rx, tx });
         }
-        let Sender { socket, buf } = tx;
+        let Sender { socket, buf, waits } = tx;
         drop(socket);
         match Arc::try_unwrap(rx.socket) {
             Ok(socket) => Ok(socket),
             // Does not happen: the halves have the only two owners of the socket.
             Err(socket) => {
-                let tx = Sender { socket: Arc::clone(&socket), buf };
+                let tx = Sender { socket: Arc::clone(&socket), buf, waits };
                 Err(Channel { rx: Receiver { socket, ..rx }, tx })
             }
         }
@@ -236,7 +252,7 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
     /// [`RecvError::Full`] when messages must be taken first, and what the system or the protocol
     /// say. The messages that arrived before an error can still be taken.
     pub fn read(&mut self) -> Result<ReadOutcome, RecvError> {
-        receiver::read(self.socket.as_fd(), &mut self.buf, &mut self.reserve)
+        receiver::read(self.socket.as_fd(), &mut self.buf, &mut self.reading)
     }
 }
 
@@ -261,9 +277,12 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
             return Err(SendError::Io(io::ErrorKind::WouldBlock.into()));
         }
         let message = self.buf.lend(header, payload)?;
-        let n = sys::send(self.socket.as_fd(), message.bytes(), Some(descriptor))?;
+        let n = sys::send(self.socket.as_fd(), message.bytes(), Some(descriptor), self.waits)?;
         message.sent(n).map_err(more_than_offered)?;
-        // Not written on: an error would hide that the descriptor was sent.
+        // An error would hide that the descriptor was sent: the next write has it again.
+        if self.waits {
+            let _ = self.write();
+        }
         Ok(if self.buf.is_empty() { WriteOutcome::All } else { WriteOutcome::WouldBlock })
     }
 
@@ -276,7 +295,7 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
     /// `ETOOMANYREFS` (Linux), `EMSGSIZE` or `ENOBUFS` (BSD) when too many descriptors are on their
     /// way. What was not sent stays queued, and can be tried again once the peer has read.
     pub fn write(&mut self) -> io::Result<WriteOutcome> {
-        sender::write(self.socket.as_fd(), &mut self.buf)
+        sender::write(self.socket.as_fd(), &mut self.buf, self.waits)
     }
 
     /// Sends all that is queued, and waits as long as that takes (`imsgbuf_flush`).

@@ -15,6 +15,7 @@ use crate::sys::{self, Credentials};
 pub(crate) mod receiver;
 pub(crate) mod sender;
 
+use receiver::Reading;
 pub use receiver::Receiver;
 pub use sender::Sender;
 
@@ -43,15 +44,16 @@ impl<D: Dialect, S: Storage, K: AsFd> Channel<D, S, K> {
         sys::peer_credentials(self.as_fd())
     }
 
-    /// A channel over a socket that was found to be connected.
-    pub(crate) fn over(socket: K, dialect: D, received: S, queued: S) -> Self
+    /// A channel over a socket that was found to be connected, whose calls may block or not.
+    pub(crate) fn over(socket: K, dialect: D, received: S, queued: S, waits: bool) -> Self
     where
         D: Clone,
     {
         let socket = Arc::new(socket);
         let buf = RecvBuf::new(dialect.clone(), received);
-        let rx = Receiver { socket: Arc::clone(&socket), buf, reserve: None };
-        let mut tx = Sender { socket, buf: SendBuf::new(dialect, queued) };
+        let reading = Reading { waits, reserve: None, failed: false };
+        let rx = Receiver { socket: Arc::clone(&socket), buf, reading };
+        let mut tx = Sender { socket, buf: SendBuf::new(dialect, queued), waits };
         tx.set_pid(std::process::id());
         Self { rx, tx }
     }

@@ -131,7 +131,7 @@ impl<D: Dialect + Clone> Channel<D> {
     pub fn from_std(socket: impl Into<OwnedFd>, dialect: D) -> io::Result<Self> {
         let socket = socket.into();
         // Before it is made non-blocking, as it may be something else.
-        sys::require_stream(socket.as_fd())?;
+        sys::require_connected_stream(socket.as_fd())?;
         let socket = StdUnixStream::from(socket);
         socket.set_nonblocking(true)?;
         Self::new(UnixStream::from_std(socket)?, dialect)
@@ -166,8 +166,8 @@ impl<D: Dialect + Clone, S: Storage> Channel<D, S> {
         received: S,
         queued: S,
     ) -> io::Result<Self> {
-        sys::require_stream(stream.as_fd())?;
-        Ok(Self::over(stream, dialect, received, queued))
+        sys::require_connected_stream(stream.as_fd())?;
+        Ok(Self::over(stream, dialect, received, queued, false))
     }
 }
 
@@ -204,8 +204,8 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
         if receiver::spare(&mut self.buf)?.is_none() {
             return Ok(ReadOutcome::Closed);
         }
-        let Self { socket, buf, reserve } = self;
-        let read = || match receiver::read(socket.as_fd(), buf, reserve) {
+        let Self { socket, buf, reading } = self;
+        let read = || match receiver::read(socket.as_fd(), buf, reading) {
             Ok(ReadOutcome::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             outcome => Ok(outcome),
         };
@@ -266,11 +266,11 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
 
     /// Sends until it is `enough`, or all.
     async fn send_until(&mut self, enough: impl Fn(&Outgoing<D, S>) -> bool) -> io::Result<()> {
-        let Self { socket, buf } = self;
+        let Self { socket, buf, .. } = self;
         if enough(buf) {
             return Ok(());
         }
-        let write = || match sender::write(socket.as_fd(), buf)? {
+        let write = || match sender::write(socket.as_fd(), buf, false)? {
             WriteOutcome::WouldBlock if !enough(buf) => Err(io::ErrorKind::WouldBlock.into()),
             _ => Ok(()),
         };

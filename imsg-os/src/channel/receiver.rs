@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use imsg_wire::{BadLength, Dialect, Error, NoRoom, Pairing, RecvBuf, Storage};
+use imsg_wire::{Ancillary, BadLength, Dialect, Error, NoRoom, Pairing, RecvBuf, Storage};
 
 use crate::channel::more_than_offered;
 use crate::error::RecvError;
@@ -29,7 +29,16 @@ pub type Received<'a, D> = imsg_wire::Received<'a, D, OwnedFd, RECEIVED>;
 pub struct Receiver<D: Dialect, S: Storage, K> {
     pub(crate) socket: Arc<K>,
     pub(crate) buf: Incoming<D, S>,
+    pub(crate) reading: Reading,
+}
+
+/// How a half reads.
+pub(crate) struct Reading {
+    /// Whether the calls may block, if the socket does.
+    pub(crate) waits: bool,
     pub(crate) reserve: Option<Reserve>,
+    /// Whether the last read failed, and lost a descriptor by that.
+    pub(crate) failed: bool,
 }
 
 /// What was received, and not taken yet.
@@ -71,34 +80,50 @@ impl<D: Dialect, S: Storage, K: AsFd> Receiver<D, S, K> {
         self.buf.allow_descriptors();
     }
 
+    /// Has the system fail what the peer sends with a descriptor (`SO_PASSRIGHTS`), in a program
+    /// that never takes any. What is on its way still arrives.
+    ///
+    /// The peer's call fails with `EPERM`, and nothing of its message is sent: so this is for peers
+    /// that have no reason to send one. A program that only does not take them [yet](Self::allow_descriptors)
+    /// has nothing to call.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`](io::ErrorKind::Unsupported) on other systems than Linux 6.16 and later.
+    pub fn refuse_descriptors(&mut self) -> io::Result<()> {
+        sys::refuse_descriptors(self.as_fd())
+    }
+
     /// Keeps a descriptor in reserve, so that a process at its limit (`RLIMIT_NOFILE`) still
     /// gets the next one that is sent, in place of a [message that lost
     /// it](crate::Missing::Dropped).
     ///
-    /// [`is_at_limit`](Self::is_at_limit) tells that the reserve was used. It is filled
-    /// again by a later read, when there is room; until then, a read that would lose a
-    /// descriptor fails with [`RecvError::DescriptorLimit`] and reads nothing. The socket stays
-    /// readable then: close some descriptors before reading again, or the program spins.
+    /// [`is_at_limit`](Self::is_at_limit) tells that the reserve was used. It is filled again by a
+    /// later read, when there is room. Until then, a read brings only what comes before the next
+    /// descriptor, and fails with [`RecvError::DescriptorLimit`] when that is nothing. The socket
+    /// stays readable then: close some descriptors before reading again, or the program spins.
     ///
-    /// This costs a descriptor, and for each read one system call more, which copies the bytes
-    /// a second time, and one for each descriptor received, as a look ahead (`MSG_PEEK`) shows
-    /// whether one would be lost. At the limit, each read also tries to fill the reserve. It
-    /// cannot help when another thread takes the last place between the look and the read, or
-    /// the place that the reserve makes free.
+    /// This costs a descriptor, and for each read one system call more, which copies the bytes a
+    /// second time, and one for each descriptor received, as a look ahead (`MSG_PEEK`) shows
+    /// whether one would be lost. A look that is filled goes through all that is queued, in search
+    /// of a descriptor. At the limit, each read also tries to fill the reserve, and looks up to
+    /// 128 KiB ahead when a descriptor waits. It cannot help when another thread takes the last
+    /// place between the look and the read, or the place that the reserve makes free; and with
+    /// storage of less than some 128 bytes, a read may fail that would lose nothing.
     ///
     /// # Errors
     ///
     /// When there is no room for the reserve, and on other systems than Linux, whose look ahead
     /// does not show descriptors.
     pub fn keep_reserve(&mut self) -> io::Result<()> {
-        self.reserve = Some(Reserve::new(self.as_fd())?);
+        self.reading.reserve = Some(Reserve::new(self.as_fd())?);
         Ok(())
     }
 
     /// Whether the [reserve](Self::keep_reserve) is used up, as this process has as many
     /// descriptors as it may have.
     pub fn is_at_limit(&self) -> bool {
-        self.reserve.as_ref().is_some_and(Reserve::is_used_up)
+        self.reading.reserve.as_ref().is_some_and(Reserve::is_used_up)
     }
 
     /// Sets the rule that pairs descriptors with messages, in place of the dialect's default.
@@ -160,30 +185,36 @@ pub enum ReadOutcome {
 pub(crate) fn read<D: Dialect, S: Storage>(
     socket: BorrowedFd<'_>,
     buf: &mut Incoming<D, S>,
-    reserve: &mut Option<Reserve>,
+    reading: &mut Reading,
 ) -> Result<ReadOutcome, RecvError> {
     let allowed = buf.descriptors_allowed();
     let Some(spare) = spare(buf)? else {
         return Ok(ReadOutcome::Closed);
     };
-    let received = match reserve {
-        Some(reserve) if allowed => reserve.recv(socket, spare),
-        _ => sys::recv(socket, spare, allowed).map_err(RecvError::Io),
+    let received = match &mut reading.reserve {
+        Some(reserve) if allowed => reserve.recv(socket, spare, reading.waits),
+        _ => sys::recv(socket, spare, allowed, reading.waits).map_err(RecvError::Io),
     };
-    match received {
-        Ok((0, _)) => {
+    let failed = std::mem::take(&mut reading.failed);
+    let (n, ancillary) = match received {
+        Ok((0, Ancillary::Nothing)) => {
             buf.finish();
-            Ok(ReadOutcome::Closed)
+            return Ok(ReadOutcome::Closed);
         }
-        Ok((n, ancillary)) => {
-            buf.commit(n, ancillary).map_err(more_than_offered)?;
-            Ok(ReadOutcome::Data)
-        }
+        Ok(received) => received,
         Err(RecvError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-            Ok(ReadOutcome::WouldBlock)
+            reading.failed = failed;
+            return Ok(ReadOutcome::WouldBlock);
         }
-        Err(error) => Err(error),
-    }
+        // The bytes come with the next read. If that fails too, something else is wrong.
+        Err(RecvError::Io(error)) if !failed && sys::has_lost_descriptor(&error) => {
+            reading.failed = true;
+            (0, Ancillary::Dropped)
+        }
+        Err(error) => return Err(error),
+    };
+    buf.commit(n, ancillary).map_err(more_than_offered)?;
+    Ok(ReadOutcome::Data)
 }
 
 /// The place to read into; none when the stream has ended.

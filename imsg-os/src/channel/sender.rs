@@ -23,6 +23,8 @@ pub type Writer<'a, D> = imsg_wire::Writer<'a, Pending<'a, D, OwnedFd, QUEUED>>;
 pub struct Sender<D: Dialect, S: Storage, K> {
     pub(crate) socket: Arc<K>,
     pub(crate) buf: Outgoing<D, S>,
+    /// Whether the calls may block, if the socket does.
+    pub(crate) waits: bool,
 }
 
 /// What is queued, and not sent yet.
@@ -191,10 +193,11 @@ pub enum WriteOutcome {
 pub(crate) fn write<D: Dialect, S: Storage>(
     socket: BorrowedFd<'_>,
     buf: &mut Outgoing<D, S>,
+    waits: bool,
 ) -> io::Result<WriteOutcome> {
     while let Some(chunk) = buf.chunk() {
         let descriptor = chunk.descriptor.map(AsFd::as_fd);
-        match sys::send(socket, chunk.bytes, descriptor) {
+        match sys::send(socket, chunk.bytes, descriptor, waits) {
             // The kernel has the descriptor now, so the one given back is closed.
             Ok(n) => {
                 drop(buf.consume(n).map_err(more_than_offered)?);

@@ -1,0 +1,142 @@
+//! Waiting until a socket is ready.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+use std::time::{Duration, Instant};
+
+use libc::c_int;
+
+use super::check;
+use super::socket::{is_nonblocking, option};
+
+/// What to wait for.
+#[derive(Clone, Copy)]
+pub(crate) enum Interest {
+    Readable,
+    Writable,
+}
+
+/// Waiting in place of a call that does not, as that call would: if the socket waits, and up to
+/// the time-out that the socket has.
+pub(crate) struct Instead {
+    interest: Interest,
+    waits: bool,
+    /// When the time-out is over, once there is something to wait for.
+    end: Option<Option<Instant>>,
+}
+
+impl Instead {
+    pub(crate) fn new(interest: Interest, waits: bool) -> Self {
+        Self { interest, waits, end: None }
+    }
+
+    /// Waits until the call is worth another try; fails with `would_block` if it is not.
+    pub(crate) fn wait(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        would_block: io::Error,
+    ) -> io::Result<()> {
+        if !self.waits || is_nonblocking(socket)? {
+            return Err(would_block);
+        }
+        let end = match self.end {
+            Some(end) => end,
+            None => *self.end.insert(end_of_timeout(socket, self.interest)?),
+        };
+        if wait_until(socket, self.interest, end)? { Ok(()) } else { Err(would_block) }
+    }
+}
+
+/// When a call that is made now would give up: by `SO_RCVTIMEO` or `SO_SNDTIMEO`.
+fn end_of_timeout(socket: BorrowedFd<'_>, interest: Interest) -> io::Result<Option<Instant>> {
+    let name = match interest {
+        Interest::Readable => libc::SO_RCVTIMEO,
+        Interest::Writable => libc::SO_SNDTIMEO,
+    };
+    // SAFETY: both options are a `timeval`, of integers.
+    let value: libc::timeval = unsafe { option(socket, name)? };
+    let seconds = u64::try_from(value.tv_sec).unwrap_or(0);
+    let micros = u64::try_from(value.tv_usec).unwrap_or(0);
+    let timeout = Duration::from_secs(seconds) + Duration::from_micros(micros);
+    // Zero is none; so is one that the clock cannot count.
+    Ok(if timeout.is_zero() { None } else { Instant::now().checked_add(timeout) })
+}
+
+/// No kernel tells one that waits to send when the peer shuts its reading side down (`SHUT_RD`),
+/// and sending fails then: so it is tried again after this time.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// Waits until a socket is ready, is closed or has failed, or until it is worth a try.
+pub(crate) fn wait(socket: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+    wait_until(socket, interest, None).map(drop)
+}
+
+/// As [`wait`], but says `false` when the time is over.
+fn wait_until(
+    socket: BorrowedFd<'_>,
+    interest: Interest,
+    end: Option<Instant>,
+) -> io::Result<bool> {
+    let patience = match interest {
+        Interest::Readable => None,
+        Interest::Writable => Some(TRY_AGAIN),
+    };
+    loop {
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let last = left.is_some_and(|left| patience.is_none_or(|patience| left <= patience));
+        let time = if last { left } else { patience };
+        let ready = match poll(socket, interest, time) {
+            // More descriptors than `RLIMIT_NOFILE`, where that is 0: one is too many.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                select(socket, interest, time)
+            }
+            ready => ready,
+        };
+        match ready {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            ready => return Ok(ready? || !last),
+        }
+    }
+}
+
+fn poll(socket: BorrowedFd<'_>, interest: Interest, time: Option<Duration>) -> io::Result<bool> {
+    let events = match interest {
+        Interest::Readable => libc::POLLIN,
+        Interest::Writable => libc::POLLOUT,
+    };
+    // A part of a millisecond counts as a whole one, as zero would not wait.
+    let millis = |time: Duration| c_int::try_from(time.as_micros().div_ceil(1000));
+    let timeout = time.map_or(-1, |time| millis(time).unwrap_or(c_int::MAX));
+    let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events, revents: 0 };
+    // SAFETY: there is one `pollfd`, as stated, and it is borrowed for writing.
+    let ready = unsafe { libc::poll(&mut poll, 1, timeout) };
+    Ok(check(ready as isize)? > 0)
+}
+
+/// As [`poll`], where that cannot be called: the limit does not count here.
+fn select(socket: BorrowedFd<'_>, interest: Interest, time: Option<Duration>) -> io::Result<bool> {
+    let number = socket.as_raw_fd();
+    if usize::try_from(number).map_or(true, |number| number >= libc::FD_SETSIZE) {
+        let why = "the limit of descriptors (RLIMIT_NOFILE) forbids to wait for this one";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+    }
+    // SAFETY: a set is an array of integers, for which zero is a valid value: it is empty.
+    let mut set: libc::fd_set = unsafe { MaybeUninit::zeroed().assume_init() };
+    // SAFETY: the set is borrowed for writing, and the number is less than `FD_SETSIZE`.
+    unsafe { libc::FD_SET(number, &mut set) };
+    let (mut readable, mut writable) = (ptr::null_mut(), ptr::null_mut());
+    match interest {
+        Interest::Readable => readable = &raw mut set,
+        Interest::Writable => writable = &raw mut set,
+    }
+    let mut timeout = time.map(|time| libc::timeval {
+        tv_sec: time.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        tv_usec: time.subsec_micros() as _,
+    });
+    let timeout = timeout.as_mut().map_or(ptr::null_mut(), ptr::from_mut);
+    // SAFETY: each pointer is null, or that of a value that outlives the call.
+    let ready = unsafe { libc::select(number + 1, readable, writable, ptr::null_mut(), timeout) };
+    Ok(check(ready as isize)? > 0)
+}
