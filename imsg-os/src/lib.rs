@@ -221,6 +221,7 @@
 
 mod blocking;
 pub mod channel;
+mod deadline;
 mod error;
 mod reserve;
 mod sys;
@@ -230,6 +231,7 @@ pub mod tokio;
 pub use blocking::{Channel, Receiver, Sender};
 pub use channel::receiver::{Message, ReadOutcome, Received};
 pub use channel::sender::{WriteOutcome, Writer};
+pub use deadline::Deadline;
 pub use error::{NotAStream, RecvError, SendError};
 pub use imsg_wire;
 #[cfg(feature = "zeroize")]

@@ -31,11 +31,32 @@ impl Reserve {
         buf: &mut [u8],
         waits: bool,
     ) -> Result<(usize, Ancillary<OwnedFd>), RecvError> {
+        let mut instead = Instead::new(Interest::Readable, waits);
+        loop {
+            match self.try_recv(socket, buf) {
+                Err(RecvError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    instead.wait(socket, error)?;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn try_recv(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        buf: &mut [u8],
+    ) -> Result<(usize, Ancillary<OwnedFd>), RecvError> {
         self.refill(socket);
         // A descriptor that is seen is installed, and has to make room for itself: it is closed.
-        let (seen, dropped) = match self.look_ahead(socket, buf, waits)? {
-            (0, _) => return Ok((0, Ancillary::Nothing)),
-            (n, ancillary) => (n, matches!(ancillary, Ancillary::Dropped)),
+        let (seen, dropped) = match self.look_ahead(socket, buf)? {
+            Some((0, _)) => return Ok((0, Ancillary::Nothing)),
+            Some((n, ancillary)) => (n, matches!(ancillary, Ancillary::Dropped)),
+            None => {
+                // Nothing is there, but a descriptor may come until this reads.
+                self.spare = None;
+                (buf.len(), false)
+            }
         };
         // No further than was seen: behind that, a descriptor may have arrived since.
         let (len, touched) = if dropped && self.spare.take().is_none() {
@@ -54,25 +75,23 @@ impl Reserve {
         received
     }
 
+    /// What a read would bring; `None` when that is nothing, but a read has to be made.
     fn look_ahead(
         &self,
         socket: BorrowedFd<'_>,
         buf: &mut [u8],
-        waits: bool,
-    ) -> io::Result<(usize, Ancillary<OwnedFd>)> {
-        let mut instead = Instead::new(Interest::Readable, waits);
-        loop {
-            let would_block = match self.look.ahead(socket, buf) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => error,
-                seen => return seen,
-            };
-            // An urgent byte is not seen, and keeps the socket readable until it is taken.
-            if sys::take_urgent(socket)
-                && let Ok(seen) = self.look.ahead(socket, buf)
-            {
-                return Ok(seen);
+    ) -> io::Result<Option<(usize, Ancillary<OwnedFd>)>> {
+        let is_empty = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        match self.look.ahead(socket, buf) {
+            // An urgent byte hides what is behind it. Once it is taken, its place keeps the socket
+            // readable until a read has gone over it.
+            Err(error) if is_empty(&error) && sys::take_urgent(socket) => {
+                match self.look.ahead(socket, buf) {
+                    Err(error) if is_empty(&error) => Ok(None),
+                    seen => seen.map(Some),
+                }
             }
-            instead.wait(socket, would_block)?;
+            seen => seen.map(Some),
         }
     }
 

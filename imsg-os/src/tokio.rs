@@ -54,6 +54,11 @@
 //! fit; the example `tasks_tokio` does so, and has a time limit for clients that send nothing:
 //! `timeout(limit, rx.recv())`.
 //!
+//! A task that always finds something to do gives way to others now and then, as
+//! [`recv`](Receiver::recv), [`reserve`](Sender::reserve) and [`flush`](Sender::flush) take part in
+//! the runtime's cooperative scheduling, also when they have nothing to wait for.
+//! [`messages`](Receiver::messages) does not: it hands out what the buffer holds.
+//!
 //! In one task, `tokio::select!` over `rx.recv()` and, while something is
 //! [queued](Sender::queue_len), `tx.flush()` does both.
 //!
@@ -67,6 +72,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 
 use ::tokio::io::Interest;
 use ::tokio::net::UnixStream;
+use ::tokio::task::coop::consume_budget;
 use imsg_wire::{Dialect, Modern, Reason, Storage};
 
 use crate::channel::receiver::{self, Message, ReadOutcome};
@@ -182,6 +188,10 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
     ///
     /// [`RecvError`]; the end of the stream inside a message is one.
     pub async fn recv(&mut self) -> Result<Option<Message<'_>>, RecvError> {
+        if self.buf.is_ready() {
+            // It costs nothing to the runtime, so a flood of messages would hold up other tasks.
+            consume_budget().await;
+        }
         while !self.buf.is_ready() {
             if self.read().await? == ReadOutcome::Closed {
                 break;
@@ -268,6 +278,7 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
     async fn send_until(&mut self, enough: impl Fn(&Outgoing<D, S>) -> bool) -> io::Result<()> {
         let Self { socket, buf, .. } = self;
         if enough(buf) {
+            consume_budget().await;
             return Ok(());
         }
         let write = || match sender::write(socket.as_fd(), buf, false)? {

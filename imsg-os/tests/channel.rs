@@ -15,8 +15,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::{
-    ByHand, Companion, Got, LEN, alone, everything, in_both_dialects, next, numbered, plain, send,
-    try_send, watched,
+    ByHand, Companion, Got, LEN, POLL, alone, everything, in_both_dialects, next, numbered, plain,
+    send, try_send, watched,
 };
 use imsg_os::{
     Channel, Descriptor, Header, Missing, Modern, NotAStream, ReadOutcome, Reason, Receiver,
@@ -31,11 +31,6 @@ use nix::sys::stat::fstat;
 use nix::unistd::{getgid, getuid};
 
 const MESSAGE_1: Got = Got::Message(1, Descriptor::None);
-
-#[cfg(target_arch = "x86_64")]
-const POLL: libc::c_long = libc::SYS_poll;
-#[cfg(not(target_arch = "x86_64"))]
-const POLL: libc::c_long = libc::SYS_ppoll;
 
 in_both_dialects! {
     messages_of_all_sizes_pass_both_ways
@@ -440,7 +435,7 @@ fn a_send_of_a_descriptor_goes_on_after_signals() {
         peer.rx.allow_descriptors();
         channel.tx.compose(Header::new(1), b"", Some(numbered(1))).unwrap();
         let sender = flushing(channel);
-        interrupt(&sender, libc::SYS_sendmsg);
+        interrupt(&sender, POLL);
 
         let delivered = Got::Message(1, Descriptor::Here(1));
         assert_eq!(everything(&mut peer.rx), [delivered, Got::End]);

@@ -319,6 +319,8 @@ fn a_reserve_that_is_used_up_leaves_the_next_descriptor_where_it_is<D: ByHand>(d
         send(&peer, &marked(d, 3), [numbered(3)]);
         without_a_free_slot(|| {
             read(&mut channel.rx);
+            // What comes before the descriptor.
+            read(&mut channel.rx);
             assert!(matches!(channel.rx.read(), Err(RecvError::DescriptorLimit)));
             assert!(matches!(channel.rx.read(), Err(RecvError::DescriptorLimit)));
         });

@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::fs::File;
 use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
@@ -12,6 +13,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::Poll;
@@ -258,6 +260,61 @@ fn a_receive_waits_for_a_whole_message() {
         send(&peer, &message[17..], []);
         assert_eq!(channel.rx.recv().await.unwrap().expect("a message").header.msg_type, 7);
     });
+}
+
+/// Runs `flood`, which never has to wait, beside another task of the same thread, and tells how often
+/// that had its turn until the flood was over.
+fn turns_beside<F: Future>(flood: F) -> usize {
+    runtime().block_on(async {
+        let turns = Rc::new(Cell::new(0));
+        let local = tokio::task::LocalSet::new();
+        let counted = Rc::clone(&turns);
+        local.spawn_local(async move {
+            loop {
+                counted.set(counted.get() + 1);
+                tokio::task::yield_now().await;
+            }
+        });
+        local.run_until(flood).await;
+        turns.get()
+    })
+}
+
+#[test]
+fn a_flood_of_buffered_messages_lets_other_tasks_have_their_turn() {
+    let turns = turns_beside(async {
+        let (mut one, mut other) = Channel::pair(Modern::new()).unwrap();
+        while one.tx.compose(Header::new(1), b"", None).is_ok() {}
+        let count = one.tx.queue_len();
+        one.tx.flush().await.unwrap();
+        for _ in 0..count {
+            other.rx.recv().await.unwrap().expect("a message");
+        }
+        assert_eq!(count, 4096);
+    });
+    assert!(turns >= 16, "{turns}");
+}
+
+#[test]
+fn room_that_is_there_lets_other_tasks_have_their_turn() {
+    let turns = turns_beside(async {
+        let (mut channel, _peer) = Channel::pair(Modern::new()).unwrap();
+        for _ in 0..4096 {
+            channel.tx.reserve(0).await.unwrap();
+        }
+    });
+    assert!(turns >= 16, "{turns}");
+}
+
+#[test]
+fn a_flush_of_nothing_lets_other_tasks_have_their_turn() {
+    let turns = turns_beside(async {
+        let (mut channel, _peer) = Channel::pair(Modern::new()).unwrap();
+        for _ in 0..4096 {
+            channel.tx.flush().await.unwrap();
+        }
+    });
+    assert!(turns >= 16, "{turns}");
 }
 
 #[test]

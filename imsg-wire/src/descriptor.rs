@@ -201,6 +201,11 @@ impl<F, const N: usize> Descriptors<F, N> {
         self.arrivals.is_full()
     }
 
+    /// Whether a descriptor is here.
+    pub(crate) fn holds_any(&self) -> bool {
+        self.arrivals.iter().any(|arrival| arrival.descriptor.is_some())
+    }
+
     pub(crate) fn clear(&mut self) {
         self.arrivals.clear();
     }
@@ -317,8 +322,7 @@ impl<F, const N: usize> Descriptors<F, N> {
     /// What is reported when the stream ends at `position`, behind a whole message.
     pub(crate) fn violation_at_end(&self, position: u64) -> Option<Violation> {
         self.violation(position).or_else(|| {
-            let unclaimed = self.arrivals.iter().any(|arrival| arrival.descriptor.is_some());
-            unclaimed.then_some(Violation { fault: Fault::Unclaimed, offset: position })
+            self.holds_any().then_some(Violation { fault: Fault::Unclaimed, offset: position })
         })
     }
 }

@@ -232,6 +232,18 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
         Received { bytes: self.storage.bytes(), state: &mut self.state, failed: false }
     }
 
+    /// Where the message starts, as an offset in the stream, that has not arrived completely, or for
+    /// which a descriptor waits; `None` when the sender owes nothing, or messages are to be taken
+    /// first.
+    ///
+    /// As long as this is the same, nothing was completed: a program that limits the time for it
+    /// keeps a clock beside it.
+    pub fn unfinished(&self) -> Option<u64> {
+        let state = &self.state;
+        let waits = state.unread() > 0 || state.descriptors.holds_any();
+        (waits && !self.is_ready()).then_some(state.offset)
+    }
+
     /// The stream offset of the next message, in bytes.
     pub fn offset(&self) -> u64 {
         self.state.offset

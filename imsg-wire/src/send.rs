@@ -10,7 +10,7 @@ use crate::descriptor::Descriptor;
 use crate::dialect::{Dialect, header_len};
 use crate::error::{BadLength, NotOffered, Reason, Refused};
 use crate::header::{DEFAULT_MAX_LEN, Frame, Header};
-use crate::message::{Message, peek};
+use crate::message::{Message, peek, split};
 use crate::payload::Writer;
 use crate::storage::Storage;
 
@@ -66,6 +66,8 @@ struct State<D, F, const N: usize> {
     dialect: D,
     max_len: usize,
     pid: u32,
+    /// Up to where the storage was told that bytes are not needed any more.
+    released: usize,
     /// Where the bytes to send start in the storage.
     start: usize,
     /// Where they end.
@@ -94,6 +96,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
                 dialect,
                 max_len,
                 pid: 0,
+                released: 0,
                 start: 0,
                 end: 0,
                 boundary: 0,
@@ -337,15 +340,53 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
         let sent = state.first_descriptor().is_some();
         let descriptor = if sent { state.descriptors.pop_front() } else { None };
         state.count_sent(storage.bytes(), n);
-        let start = state.start;
-        state.start = start.saturating_add(n);
-        storage.release(start..state.start);
+        state.start = state.start.saturating_add(n);
+        state.release(storage);
         state.offset = state.offset.wrapping_add(n as u64);
         if state.start == state.end {
+            state.released = 0;
             state.start = 0;
             state.end = 0;
         }
         Ok(descriptor.map(|(_, descriptor)| descriptor))
+    }
+
+    /// Takes the next message to be sent out of the queue, with its descriptor. `None` when nothing
+    /// is queued, or when the peer has the beginning of that message already.
+    ///
+    /// This is for a message that cannot be sent, ever, and keeps those behind it from being sent:
+    /// there are descriptors that a kernel does not pass on, and peers that refuse them.
+    ///
+    /// ```
+    /// use imsg_wire::{Descriptor, Header, Modern, SendBuf};
+    ///
+    /// let mut queue: SendBuf<_, _, &str> = SendBuf::new(Modern::new(), [0; 64]);
+    /// queue.compose(Header::new(1), b"take this", Some("descriptor"))?;
+    /// queue.compose(Header::new(2), b"", None)?;
+    ///
+    /// let message = queue.take_back().unwrap();
+    /// assert_eq!((message.header.msg_type, message.payload), (1, &b"take this"[..]));
+    /// assert_eq!(message.descriptor, Descriptor::Here("descriptor"));
+    ///
+    /// queue.consume(1)?;
+    /// assert!(queue.take_back().is_none(), "its first byte was sent");
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    pub fn take_back(&mut self) -> Option<Message<'_, F>> {
+        let Self { storage, state } = self;
+        state.release(storage);
+        if state.boundary > 0 {
+            return None;
+        }
+        let queued = storage.bytes().get(state.start..state.end)?;
+        let (frame, payload, _) = split(&state.dialect, queued, usize::MAX).ok()??;
+        let sent_with = state.first_descriptor().is_some();
+        let descriptor = if sent_with { state.descriptors.pop_front() } else { None };
+        state.messages = state.messages.saturating_sub(1);
+        state.start = state.start.saturating_add(frame.len);
+        state.offset = state.offset.wrapping_add(frame.len as u64);
+        let descriptor = descriptor.map_or(Descriptor::None, |(_, here)| Descriptor::Here(here));
+        Some(Message { header: frame.header, payload, descriptor })
     }
 
     /// How many messages were queued and not sent completely (`imsgbuf_queuelen`).
@@ -446,6 +487,15 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
         if marked && self.descriptors.is_full() { Err(Reason::DescriptorsFull) } else { Ok(()) }
     }
 
+    /// Tells the storage what was sent or taken back, now that it cannot be borrowed.
+    #[inline]
+    fn release(&mut self, storage: &mut impl Storage) {
+        if self.released < self.start {
+            storage.release(self.released..self.start);
+            self.released = self.start;
+        }
+    }
+
     /// The free bytes, after an attempt to make them `wanted` at least.
     #[inline]
     fn space<'a, S: Storage>(&mut self, storage: &'a mut S, wanted: usize) -> &'a mut [u8] {
@@ -453,6 +503,7 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
             storage.release(self.end..self.lent);
         }
         self.lent = 0;
+        self.release(storage);
         if storage.bytes().len().saturating_sub(self.end) < wanted {
             self.move_to_front(storage);
         }
@@ -485,6 +536,7 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
             bytes.copy_within(self.start..end, 0);
         }
         storage.release(self.start..end);
+        self.released = 0;
         self.start = 0;
         self.end = queued;
     }

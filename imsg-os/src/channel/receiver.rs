@@ -126,6 +126,13 @@ impl<D: Dialect, S: Storage, K: AsFd> Receiver<D, S, K> {
         self.reading.reserve.as_ref().is_some_and(Reserve::is_used_up)
     }
 
+    /// Where the message starts, as an offset in the stream, that has not arrived completely, or for
+    /// which a descriptor waits; `None` when the peer owes nothing, or messages are to be taken
+    /// first. [`Deadline`](crate::Deadline) limits the time for it.
+    pub fn unfinished(&self) -> Option<u64> {
+        self.buf.unfinished()
+    }
+
     /// Sets the rule that pairs descriptors with messages, in place of the dialect's default.
     pub fn set_pairing(&mut self, rule: Pairing) {
         self.buf.set_pairing(rule);

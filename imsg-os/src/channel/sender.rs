@@ -9,6 +9,7 @@ use imsg_wire::{BadLength, Dialect, Header, Pending, Reason, Refused, SendBuf, S
 use zerocopy::{Immutable, IntoBytes};
 
 use crate::channel::more_than_offered;
+use crate::channel::receiver::Message;
 use crate::sys;
 
 /// How many descriptors a sender queues.
@@ -94,6 +95,16 @@ impl<D: Dialect, S: Storage, K: AsFd> Sender<D, S, K> {
         descriptor: Option<OwnedFd>,
     ) -> Result<(), Refused<OwnedFd>> {
         self.buf.forward(message, descriptor)
+    }
+
+    /// Takes the next message to be sent out of the queue, with its descriptor. `None` when nothing
+    /// is queued, or when the peer has the beginning of that message already.
+    ///
+    /// This is for a message that can never be sent, as its descriptor is of a kind that the kernel
+    /// does not pass on, or as the peer refuses descriptors: [`flush`](crate::Sender::flush) fails
+    /// again and again then, and nothing behind the message is sent.
+    pub fn take_back(&mut self) -> Option<Message<'_>> {
+        self.buf.take_back()
     }
 
     /// Whether a message can be queued now, with a payload of this many bytes and with a

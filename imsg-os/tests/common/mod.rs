@@ -27,6 +27,12 @@ use nix::unistd::{Pid, alarm, gettid};
 /// After this long a test has failed; none waits for it to pass.
 const TOO_LONG: Duration = Duration::from_secs(120);
 
+/// What waits without a limit of time.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const POLL: libc::c_long = libc::SYS_poll;
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) const POLL: libc::c_long = libc::SYS_ppoll;
+
 const ALONE: &str = "IMSG_TEST_ALONE";
 
 /// Runs `body` in a process of its own: for tests that count or change what a process has only
