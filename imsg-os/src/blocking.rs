@@ -292,8 +292,9 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
     /// # Errors
     ///
     /// What the system says: `EPIPE` or `ECONNRESET` when the peer is gone, without a signal;
-    /// `ETOOMANYREFS` (Linux), `EMSGSIZE` or `ENOBUFS` (BSD) when too many descriptors are on their
-    /// way. What was not sent stays queued, and can be tried again once the peer has read.
+    /// `ETOOMANYREFS` (Linux) when too many descriptors are on their way; the [crate
+    /// documentation](crate#when-something-is-wrong) has the others, and what to do. What was not
+    /// sent stays queued, and can be tried again or [taken back](Sender::take_back).
     pub fn write(&mut self) -> io::Result<WriteOutcome> {
         sender::write(self.socket.as_fd(), &mut self.buf, self.waits)
     }
@@ -301,7 +302,7 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
     /// Sends all that is queued, and waits as long as that takes (`imsgbuf_flush`).
     ///
     /// A peer that never reads makes this wait for ever; so does one that waits itself for this
-    /// side to read.
+    /// side to read. One that shuts down its reading side ends it within a second.
     ///
     /// # Errors
     ///

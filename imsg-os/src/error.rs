@@ -22,7 +22,7 @@ pub enum RecvError {
     /// The buffer is full, of bytes or of descriptors: take messages before reading on. Nothing was
     /// asked of the kernel.
     Full,
-    /// A descriptor is there, but this process cannot have another one (`RLIMIT_NOFILE`), and the
+    /// A descriptor is next, but this process cannot have another one (`RLIMIT_NOFILE`), and the
     /// [reserve](crate::Receiver::keep_reserve) is used up. Nothing was read: close some, and read
     /// again. (While the reserve is used up, a descriptor that a security module forbids looks the
     /// same.)
@@ -131,13 +131,13 @@ impl From<SendError> for io::Error {
 pub struct NotAStream {
     /// What was given.
     pub socket: OwnedFd,
-    /// Why not: it is no socket, or of another type or family.
+    /// Why not: it is no socket, of another type or family, listens, or is not connected.
     pub error: io::Error,
 }
 
 impl fmt::Display for NotAStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a channel needs a Unix stream socket: {}", self.error)
+        write!(f, "a channel needs a connected Unix stream socket: {}", self.error)
     }
 }
 

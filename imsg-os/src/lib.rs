@@ -48,7 +48,14 @@
 //! socket a limit before it becomes a channel ([`UnixStream::set_read_timeout`]) and use
 //! [`Receiver::read`], which then says [`ReadOutcome::WouldBlock`] when the time is over;
 //! [`Receiver::recv`] waits on. A peer that sends a byte now and then is never late by that: the time
-//! for a whole message is for the program to count.
+//! for a whole message is for the program to count, by a [`Deadline`].
+//!
+//! An event loop that serves several peers takes a bounded number of messages of one
+//! (`rx.messages().take(64)`), and comes back to it without waiting while [`Receiver::is_ready`].
+//!
+//! A flush waits in vain when the peer shuts down its *reading* side (`SHUT_RD`) and the socket is
+//! full, as no system says so to one that waits: a send has to fail. [`Sender::flush`] tries once a
+//! second. An event loop, and tokio's flush, learn it when they next try: give them a time limit.
 //!
 //! [`UnixStream::set_read_timeout`]: std::os::unix::net::UnixStream::set_read_timeout
 //!
@@ -62,8 +69,11 @@
 //! | [`RecvError::DescriptorLimit`] | a descriptor would be lost | close some, then read on |
 //! | [`Missing`] in a message | its descriptor is not there; the message is whole | refuse what it asks for |
 //! | [`Refused`] | the message was not queued; the descriptor is given back | flush, then compose again; but [`Reason::TooLong`] never fits, and a message whose descriptor is [`Reason::Missing`] is not forwarded |
-//! | `EPIPE`, `ECONNRESET` from a flush | the peer is gone | messages it sent before can still be received |
-//! | `ETOOMANYREFS` from a flush (Linux) | too many descriptors are on their way | try again when the peer has read |
+//! | `EPIPE`, `ECONNRESET`, `ENOTCONN` from a flush | the peer is gone, or reads no more | messages it sent before can still be received |
+//! | `ETOOMANYREFS` (Linux), `EMFILE` (OpenBSD) from a flush | too many descriptors are on their way | try again when the peer has read |
+//! | `ENOBUFS`, `ENOMEM` from a flush | the system has no memory for it | try again later |
+//! | `EPERM` from a flush (Linux) | the peer [refuses descriptors](Receiver::refuse_descriptors), or a security module does | [take the message back](Sender::take_back), and tell its author |
+//! | `EINVAL`, `EBADF`, `EOPNOTSUPP` from a flush | its descriptor cannot be sent: one of an `io_uring` on Linux, of a `kqueue` on a BSD | the same |
 //!
 //! [`RecvError`] and [`SendError`] become a [`std::io::Error`] by `?`, of which the details are lost
 //! but for an error number or a kind. [`Refused`] becomes a [`SendError`], and what [`Receiver::next_message`] and
@@ -211,9 +221,21 @@
 //! # Systems
 //!
 //! Tested on Linux. For Android, FreeBSD, NetBSD and macOS it is compiled, and for OpenBSD and
-//! DragonFly only written; it was run on none of them. On macOS, a received descriptor is made
-//! close-on-exec right after it arrives and not by the same call, and only Linux tells the pid of a
-//! peer and can [keep a reserve](Receiver::keep_reserve).
+//! DragonFly only written; it was run on none of them. What their kernels do otherwise was read in
+//! their sources, is listed in [`imsg_wire::protocol`], and is treated so:
+//!
+//! - Where a read fails as this process cannot have a descriptor (the BSDs, macOS), the message has
+//!   it [dropped](Missing::Dropped), as on Linux. On FreeBSD since 15, which may lose data then, the
+//!   read fails.
+//! - On macOS and DragonFly, descriptors that are not wanted are received and closed.
+//! - On macOS, a received descriptor is made close-on-exec right after it arrives and not by the
+//!   same call.
+//! - On macOS and NetBSD, `EMSGSIZE` for a descriptor is a full socket.
+//! - Only Linux tells the pid of a peer, and can [keep a reserve](Receiver::keep_reserve) and
+//!   [refuse descriptors](Receiver::refuse_descriptors).
+//!
+//! No send with a descriptor waits in the kernel, as gVisor loses it then: `poll` waits in its
+//! place, as long as the time-out of the socket (`SO_SNDTIMEO`) says.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs)]

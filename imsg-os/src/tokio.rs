@@ -267,9 +267,10 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
     /// # Errors
     ///
     /// What the system says: `EPIPE` or `ECONNRESET` when the peer is gone, without a signal;
-    /// `ETOOMANYREFS` (Linux), `EMSGSIZE` or `ENOBUFS` (BSD) when too many descriptors are on their
-    /// way. What was not sent stays queued, and can be tried again once the peer has read; trying
-    /// at once spins, as the socket is writable.
+    /// `ETOOMANYREFS` (Linux) when too many descriptors are on their way; the [crate
+    /// documentation](crate#when-something-is-wrong) has the others, and what to do. What was not
+    /// sent stays queued, and can be [taken back](Sender::take_back), or tried again once the peer
+    /// has read; trying at once spins, as the socket is writable.
     pub async fn flush(&mut self) -> io::Result<()> {
         self.send_until(Outgoing::is_empty).await
     }

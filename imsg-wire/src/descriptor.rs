@@ -94,7 +94,8 @@ pub enum Ancillary<F> {
     One(F),
     /// More than one descriptor. imsg never passes several at once; close them.
     Several,
-    /// The kernel had descriptors for this read and dropped them all (`MSG_CTRUNC`).
+    /// The kernel had descriptors for this read and dropped them all. Linux says `MSG_CTRUNC` then,
+    /// gVisor gives an `SCM_RIGHTS` message without any, and on a BSD the read before failed.
     Dropped,
 }
 
@@ -132,8 +133,8 @@ pub enum Missing {
     /// Passing was not allowed yet when the message arrived, so the descriptor was not asked for;
     /// see [`RecvBuf::allow_descriptors`](crate::RecvBuf::allow_descriptors).
     NotAllowed,
-    /// The kernel dropped it (`MSG_CTRUNC`): this process has no free descriptor
-    /// (`RLIMIT_NOFILE`), or a security module forbids passing this one.
+    /// The kernel dropped it: this process has no free descriptor (`RLIMIT_NOFILE`), or a security
+    /// check forbids passing this one.
     Dropped,
     /// The sender attached none.
     NotSent,

@@ -171,7 +171,7 @@ fn a_channel_error_says_what_is_below_it() {
 fn a_socket_that_makes_no_channel_says_what_a_channel_needs() {
     let socket = UnixDatagram::unbound().unwrap();
     let error: NotAStream = Channel::new(socket, Modern::new()).unwrap_err();
-    says(error, "a channel needs a Unix stream socket: it is a socket of another type");
+    says(error, "a channel needs a connected Unix stream socket: it is a socket of another type");
 }
 
 #[test]
