@@ -70,8 +70,6 @@ use core::fmt;
 
 use heapless::Deque;
 
-use crate::error::{Fault, Violation};
-
 /// By which rule received descriptors find their messages; see the
 /// [module documentation](self).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -152,16 +150,61 @@ impl fmt::Display for Missing {
     }
 }
 
+/// A peer broke the pairing rule that it is held to; see the [module
+/// documentation](self).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Violation {
+    /// What was broken.
+    pub fault: Fault,
+    /// The stream offset before which the violation is reported: that of the first marked message
+    /// it affects or, when there is none, the end of the read that brought the descriptor.
+    pub offset: u64,
+}
+
+/// What a peer did wrong with descriptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fault {
+    /// One descriptor came with several marked headers.
+    Ambiguous,
+    /// A descriptor came that no message claims.
+    Unclaimed,
+    /// Several descriptors came at once.
+    Several,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let offset = self.offset;
+        match self.fault {
+            Fault::Ambiguous => write!(
+                f,
+                "one descriptor came with more than one marked message, the first at offset {offset}"
+            ),
+            Fault::Unclaimed => {
+                write!(f, "a descriptor came before offset {offset} that no message claims")
+            }
+            Fault::Several => write!(
+                f,
+                "several descriptors came at once, for or before the message at offset {offset}"
+            ),
+        }
+    }
+}
+
+impl error::Error for Violation {}
+
 /// A range of stream offsets.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Span {
+pub(crate) struct StreamRange {
     pub(crate) start: u64,
     pub(crate) end: u64,
 }
 
-/// A descriptor that arrived with `range`, or `None` for one that the kernel dropped.
-struct Arrival<F> {
-    range: Span,
+/// A descriptor that arrived with `range`, and is still to find its message; `None` for one that
+/// the kernel dropped.
+struct Unpaired<F> {
+    range: StreamRange,
     descriptor: Option<F>,
 }
 
@@ -171,10 +214,10 @@ pub(crate) struct Descriptors<F, const N: usize> {
     /// The stream offset from which on passing is allowed.
     allowed_from: Option<u64>,
     /// In the order of their ranges, which do not overlap.
-    arrivals: Deque<Arrival<F>, N>,
+    unpaired: Deque<Unpaired<F>, N>,
     /// The first range that came with several descriptors. What arrives behind it is dropped: no
     /// message that could own it will be delivered.
-    several: Option<Span>,
+    several_at: Option<StreamRange>,
 }
 
 impl<F, const N: usize> Descriptors<F, N> {
@@ -183,7 +226,7 @@ impl<F, const N: usize> Descriptors<F, N> {
             // While one descriptor waits for the rest of its header, the next one may arrive.
             assert!(N >= 2, "a receive buffer needs room for two descriptors at least");
         }
-        Self { rule, allowed_from: None, arrivals: Deque::new(), several: None }
+        Self { rule, allowed_from: None, unpaired: Deque::new(), several_at: None }
     }
 
     pub(crate) fn set_rule(&mut self, rule: Pairing) {
@@ -199,33 +242,37 @@ impl<F, const N: usize> Descriptors<F, N> {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.arrivals.is_full()
+        self.unpaired.is_full()
     }
 
     /// Whether a descriptor is here.
     pub(crate) fn holds_any(&self) -> bool {
-        self.arrivals.iter().any(|arrival| arrival.descriptor.is_some())
+        self.unpaired.iter().any(|unpaired| unpaired.descriptor.is_some())
     }
 
     pub(crate) fn clear(&mut self) {
-        self.arrivals.clear();
+        self.unpaired.clear();
     }
 
     /// Records what a read brought beside the bytes of `range`. Gives a descriptor back when the
     /// queue is full.
-    pub(crate) fn arrived(&mut self, range: Span, what: Ancillary<F>) -> Result<(), Ancillary<F>> {
+    pub(crate) fn arrived(
+        &mut self,
+        range: StreamRange,
+        what: Ancillary<F>,
+    ) -> Result<(), Ancillary<F>> {
         let descriptor = match what {
             Ancillary::Nothing => return Ok(()),
-            _ if self.several.is_some() => return Ok(()),
+            _ if self.several_at.is_some() => return Ok(()),
             Ancillary::Several => {
-                self.several = Some(range);
+                self.several_at = Some(range);
                 return Ok(());
             }
             Ancillary::One(descriptor) => Some(descriptor),
             Ancillary::Dropped => None,
         };
-        let arrival = Arrival { range, descriptor };
-        self.arrivals.push_back(arrival).map_err(|arrival| match arrival.descriptor {
+        let unpaired = Unpaired { range, descriptor };
+        self.unpaired.push_back(unpaired).map_err(|unpaired| match unpaired.descriptor {
             Some(descriptor) => Ancillary::One(descriptor),
             None => Ancillary::Dropped,
         })
@@ -235,18 +282,18 @@ impl<F, const N: usize> Descriptors<F, N> {
     /// [unclaimed](Self::unclaimed), and there is nothing to [advance](Self::advance) over.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.arrivals.is_empty() && self.several.is_none()
+        self.unpaired.is_empty() && self.several_at.is_none()
     }
 
     /// Goes on to the header at `position`, before which there is no
     /// [violation](Self::violation) and no message left to take: forgets what the kernel dropped
     /// before that.
     pub(crate) fn advance(&mut self, position: u64) {
-        while let Some(arrival) = self.arrivals.front()
-            && self.is_passed(arrival, position)
-            && arrival.descriptor.is_none()
+        while let Some(unpaired) = self.unpaired.front()
+            && self.is_passed(unpaired, position)
+            && unpaired.descriptor.is_none()
         {
-            self.arrivals.pop_front();
+            self.unpaired.pop_front();
         }
     }
 
@@ -254,17 +301,17 @@ impl<F, const N: usize> Descriptors<F, N> {
     /// to take.
     pub(crate) fn violation(&self, position: u64) -> Option<Violation> {
         let mut passed =
-            self.arrivals.iter().take_while(|arrival| self.is_passed(arrival, position));
-        if let Some(arrival) = passed.find(|arrival| arrival.descriptor.is_some()) {
-            return Some(Violation { fault: Fault::Unclaimed, offset: arrival.range.end });
+            self.unpaired.iter().take_while(|unpaired| self.is_passed(unpaired, position));
+        if let Some(unpaired) = passed.find(|unpaired| unpaired.descriptor.is_some()) {
+            return Some(Violation { fault: Fault::Unclaimed, offset: unpaired.range.end });
         }
-        let several = self.several.filter(|range| range.end <= position)?;
+        let several = self.several_at.filter(|range| range.end <= position)?;
         Some(Violation { fault: Fault::Several, offset: several.end })
     }
 
     /// Whether no message at or behind `position` can own what arrived.
-    fn is_passed(&self, arrival: &Arrival<F>, position: u64) -> bool {
-        self.rule != Pairing::Ordered && arrival.range.end <= position
+    fn is_passed(&self, unpaired: &Unpaired<F>, position: u64) -> bool {
+        self.rule != Pairing::Ordered && unpaired.range.end <= position
     }
 
     /// Takes the descriptor of the message at `message`. This was [advanced](Self::advance) to it,
@@ -274,20 +321,20 @@ impl<F, const N: usize> Descriptors<F, N> {
     /// stream offset `end`.
     pub(crate) fn claim(
         &mut self,
-        message: Span,
+        message: StreamRange,
         marked: bool,
         marks_follow: impl FnOnce(u64) -> bool,
     ) -> Result<Descriptor<F>, Violation> {
         let start = message.start;
         let violation = |fault| Err(Violation { fault, offset: start });
-        if marked && self.several.is_some_and(|range| range.start <= start) {
+        if marked && self.several_at.is_some_and(|range| range.start <= start) {
             return violation(Fault::Several);
         }
-        let Some(arrival) = self.arrivals.front() else {
+        let Some(unpaired) = self.unpaired.front() else {
             return Ok(self.unclaimed(start, marked));
         };
-        let range = arrival.range;
-        let dropped = arrival.descriptor.is_none();
+        let range = unpaired.range;
+        let dropped = unpaired.descriptor.is_none();
         let owns = match self.rule {
             Pairing::Exact | Pairing::Ordered => marked,
             Pairing::Unmarked => range.end <= message.end,
@@ -304,7 +351,7 @@ impl<F, const N: usize> Descriptors<F, N> {
                 return violation(Fault::Ambiguous);
             }
         }
-        match self.arrivals.pop_front().and_then(|arrival| arrival.descriptor) {
+        match self.unpaired.pop_front().and_then(|unpaired| unpaired.descriptor) {
             Some(descriptor) => Ok(Descriptor::Here(descriptor)),
             None => Ok(Descriptor::Missing(Missing::Dropped)),
         }

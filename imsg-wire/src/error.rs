@@ -3,7 +3,7 @@
 use core::error;
 use core::fmt;
 
-use crate::descriptor::Missing;
+use crate::descriptor::{Missing, Violation};
 
 /// A length is out of range: the one that a header states (libutil fails with `ERANGE`), or a
 /// maximum to be set.
@@ -96,49 +96,6 @@ impl fmt::Display for Error {
 }
 
 impl error::Error for Error {}
-
-/// A peer broke the pairing rule that it is held to; see [`descriptor`](crate::descriptor).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Violation {
-    /// What was broken.
-    pub fault: Fault,
-    /// The stream offset before which the violation is reported: that of the first marked message
-    /// it affects or, when there is none, the end of the read that brought the descriptor.
-    pub offset: u64,
-}
-
-/// What a peer did wrong with descriptors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Fault {
-    /// One descriptor came with several marked headers.
-    Ambiguous,
-    /// A descriptor came that no message claims.
-    Unclaimed,
-    /// Several descriptors came at once.
-    Several,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let offset = self.offset;
-        match self.fault {
-            Fault::Ambiguous => write!(
-                f,
-                "one descriptor came with more than one marked message, the first at offset {offset}"
-            ),
-            Fault::Unclaimed => {
-                write!(f, "a descriptor came before offset {offset} that no message claims")
-            }
-            Fault::Several => write!(
-                f,
-                "several descriptors came at once, for or before the message at offset {offset}"
-            ),
-        }
-    }
-}
-
-impl error::Error for Violation {}
 
 /// A receive buffer has no place to read into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

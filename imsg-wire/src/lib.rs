@@ -80,6 +80,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod abbreviated;
 pub mod descriptor;
 mod dialect;
 mod error;
@@ -95,11 +96,9 @@ mod storage;
 #[cfg(feature = "zeroize")]
 mod wiping;
 
-pub use descriptor::{Ancillary, Descriptor, Missing, Pairing};
+pub use descriptor::{Ancillary, Descriptor, Fault, Missing, Pairing, Violation};
 pub use dialect::{Any, Classic, Detected, Dialect, Endian, Modern};
-pub use error::{
-    BadLength, Error, Fault, NoRoom, NotOffered, ReadError, Reason, Refused, Violation, WriteError,
-};
+pub use error::{BadLength, Error, NoRoom, NotOffered, ReadError, Reason, Refused, WriteError};
 pub use header::{DEFAULT_MAX_LEN, Frame, HEADER_LEN, Header};
 pub use message::{Message, Messages, Split, split};
 pub use owned::OwnedMessage;

@@ -6,6 +6,7 @@ use core::iter::FusedIterator;
 
 use zerocopy::FromBytes;
 
+use crate::abbreviated::Abbreviated;
 use crate::descriptor::Descriptor;
 use crate::dialect::{Dialect, header_len};
 use crate::error::{BadLength, Error};
@@ -209,22 +210,5 @@ impl<D> fmt::Debug for Messages<'_, D> {
             .field("max_len", &self.max_len)
             .field("offset", &self.offset)
             .finish_non_exhaustive()
-    }
-}
-
-/// Bytes as they are shown in `Debug` output: the first few, and how many there are.
-pub(crate) struct Abbreviated<'a>(pub(crate) &'a [u8]);
-
-impl fmt::Debug for Abbreviated<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 16;
-        write!(f, "{} bytes", self.0.len())?;
-        if let Some(byte) = self.0.first() {
-            write!(f, ": {byte:02x}")?;
-        }
-        for byte in self.0.iter().take(SHOWN).skip(1) {
-            write!(f, " {byte:02x}")?;
-        }
-        if self.0.len() > SHOWN { f.write_str(" …") } else { Ok(()) }
     }
 }

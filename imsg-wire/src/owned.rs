@@ -5,9 +5,10 @@ use core::fmt;
 
 use heapless::Vec;
 
+use crate::abbreviated::Abbreviated;
 use crate::descriptor::Descriptor;
 use crate::header::Header;
-use crate::message::{Abbreviated, Message};
+use crate::message::Message;
 
 /// A message with its own copy of the payload, of `CAPACITY` bytes at most: to be kept for later,
 /// queued, or handed to another thread (what is pushed to an `ibufq` by `imsg_ibufq_push`).

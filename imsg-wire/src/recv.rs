@@ -4,7 +4,7 @@ use core::convert::Infallible;
 use core::fmt;
 use core::iter::FusedIterator;
 
-use crate::descriptor::{Ancillary, Descriptors, Pairing, Span};
+use crate::descriptor::{Ancillary, Descriptors, Pairing, StreamRange};
 use crate::dialect::{Dialect, header_len};
 use crate::error::{BadLength, Error, NoRoom, NotOffered};
 use crate::header::{DEFAULT_MAX_LEN, Frame};
@@ -43,11 +43,11 @@ use crate::storage::Storage;
 /// ```
 pub struct RecvBuf<D, S, F = Infallible, const N: usize = 8> {
     storage: S,
-    state: State<D, F, N>,
+    state: RecvState<D, F, N>,
 }
 
 /// All but the bytes, so that messages can borrow those while this goes on.
-struct State<D, F, const N: usize> {
+struct RecvState<D, F, const N: usize> {
     dialect: D,
     max_len: usize,
     /// Up to where the storage was told that bytes are not needed any more.
@@ -74,7 +74,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
         let descriptors = Descriptors::new(dialect.pairing());
         Self {
             storage,
-            state: State {
+            state: RecvState {
                 dialect,
                 max_len,
                 released: 0,
@@ -191,7 +191,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
             return Err(not_offered(ancillary));
         }
         let start = state.offset.wrapping_add(state.unread() as u64);
-        let range = Span { start, end: start.wrapping_add(n as u64) };
+        let range = StreamRange { start, end: start.wrapping_add(n as u64) };
         state.descriptors.arrived(range, ancillary).map_err(not_offered)?;
         state.end = state.end.saturating_add(n);
         state.offered = 0;
@@ -257,7 +257,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
     }
 }
 
-impl<D: Dialect, F, const N: usize> State<D, F, N> {
+impl<D: Dialect, F, const N: usize> RecvState<D, F, N> {
     fn unread(&self) -> usize {
         self.end.saturating_sub(self.start)
     }
@@ -288,7 +288,7 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
     /// The next message, if that is all there is to it: nothing is wrong, and no descriptor is
     /// there to be paired. So it is nearly always, and this path is short.
     #[inline]
-    fn plain<'a>(&self, bytes: &'a [u8]) -> Option<(Frame, &'a [u8])> {
+    fn next_without_descriptors<'a>(&self, bytes: &'a [u8]) -> Option<(Frame, &'a [u8])> {
         let unread = bytes.get(self.start..self.end)?;
         if self.failed.is_some() || !self.descriptors.is_empty() {
             return None;
@@ -300,16 +300,16 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
     /// Whether there is a message, or what is wrong.
     #[inline]
     fn ready(&self, bytes: &[u8]) -> Result<bool, Error> {
-        match self.plain(bytes) {
+        match self.next_without_descriptors(bytes) {
             Some(_) => Ok(true),
-            None => Ok(self.look(bytes)?.is_some()),
+            None => Ok(self.next_unpaired(bytes)?.is_some()),
         }
     }
 
     /// The next message, and the bytes behind it, or what is wrong before it. Its descriptor is
     /// still to be found. (Cold, as it is called a few times a read, unless descriptors wait.)
     #[cold]
-    fn look<'a>(&self, bytes: &'a [u8]) -> Result<Option<Split<'a>>, Error> {
+    fn next_unpaired<'a>(&self, bytes: &'a [u8]) -> Result<Option<Split<'a>>, Error> {
         if let Some(error) = self.failed {
             return Err(error);
         }
@@ -328,8 +328,8 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
 
     #[inline]
     fn take<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Message<'a, F>>, Error> {
-        let Some((frame, payload)) = self.plain(bytes) else {
-            return self.take_any(bytes);
+        let Some((frame, payload)) = self.next_without_descriptors(bytes) else {
+            return self.take_paired(bytes);
         };
         let descriptor = self.descriptors.unclaimed(self.offset, frame.marked);
         self.pass(frame);
@@ -337,19 +337,19 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
     }
 
     #[cold]
-    fn take_any<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Message<'a, F>>, Error> {
+    fn take_paired<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Message<'a, F>>, Error> {
         self.try_take(bytes).map_err(|error| self.fail(error))
     }
 
     fn try_take<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Message<'a, F>>, Error> {
-        let next = self.look(bytes)?;
+        let next = self.next_unpaired(bytes)?;
         self.descriptors.advance(self.offset);
         let Some((frame, payload, rest)) = next else {
             return Ok(None);
         };
         let Self { dialect, max_len, .. } = self;
         let end = self.offset.wrapping_add(frame.len as u64);
-        let message = Span { start: self.offset, end };
+        let message = StreamRange { start: self.offset, end };
         let descriptor = self
             .descriptors
             .claim(message, frame.marked, |until| {
@@ -405,7 +405,7 @@ fn has_mark<D: Dialect>(dialect: &D, mut bytes: &[u8], max_len: usize, len: u64)
 /// The complete messages of a [`RecvBuf`]; see [`RecvBuf::messages`].
 pub struct Received<'a, D, F, const N: usize> {
     bytes: &'a [u8],
-    state: &'a mut State<D, F, N>,
+    state: &'a mut RecvState<D, F, N>,
     failed: bool,
 }
 

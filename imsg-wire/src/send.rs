@@ -1,5 +1,8 @@
 //! The send buffer: messages in, bytes and descriptors out.
 
+mod in_place;
+mod lent;
+
 use core::convert::Infallible;
 use core::fmt;
 
@@ -11,8 +14,10 @@ use crate::dialect::{Dialect, header_len};
 use crate::error::{BadLength, NotOffered, Reason, Refused};
 use crate::header::{DEFAULT_MAX_LEN, Frame, Header};
 use crate::message::{Message, peek, split};
-use crate::payload::Writer;
 use crate::storage::Storage;
+
+pub use in_place::Pending;
+pub use lent::Lent;
 
 /// Queues messages and says what to send next (the writing half of `struct imsgbuf`).
 ///
@@ -49,7 +54,7 @@ use crate::storage::Storage;
 /// ```
 pub struct SendBuf<D, S, F = Infallible, const N: usize = 16> {
     storage: S,
-    state: State<D, F, N>,
+    state: SendState<D, F, N>,
 }
 
 /// What to send next, by one `sendmsg`.
@@ -61,8 +66,8 @@ pub struct Chunk<'a, F> {
     pub descriptor: Option<&'a F>,
 }
 
-/// All but the bytes, so that a [`Writer`] can fill those while it holds this.
-struct State<D, F, const N: usize> {
+/// All but the bytes, so that a [`Writer`](crate::Writer) can fill those while it holds this.
+struct SendState<D, F, const N: usize> {
     dialect: D,
     max_len: usize,
     pid: u32,
@@ -92,7 +97,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
         let max_len = DEFAULT_MAX_LEN.min(storage.bytes().len()).min(dialect.max_len());
         Self {
             storage,
-            state: State {
+            state: SendState {
                 dialect,
                 max_len,
                 pid: 0,
@@ -201,84 +206,6 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
         }
         let parts = [message.payload];
         self.state.append(&mut self.storage, message.header, &parts, descriptor)
-    }
-
-    /// Begins a message whose payload is written in place (`imsg_create`).
-    ///
-    /// It is queued by [`Writer::close`], and forgotten when the writer is dropped before that.
-    ///
-    /// ```
-    /// use imsg_wire::{Header, Modern, SendBuf};
-    ///
-    /// let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; 64]);
-    /// let mut message = queue.create(Header::new(1), None)?;
-    /// message.add(b"in ")?;
-    /// message.add(b"place")?;
-    /// message.close();
-    /// queue.create(Header::new(2), None)?.add(b"given up")?;
-    /// assert_eq!(queue.queue_len(), 1);
-    /// # Ok::<(), Box<dyn core::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`Refused`] when there is no room for a header or for the descriptor, which is given back.
-    pub fn create(
-        &mut self,
-        header: Header,
-        descriptor: Option<F>,
-    ) -> Result<Writer<'_, Pending<'_, D, F, N>>, Refused<F>> {
-        let Self { storage, state } = self;
-        if let Err(reason) = state.admit(descriptor.is_some()) {
-            return Err(Refused { reason, descriptor });
-        }
-        let len = header_len::<D>();
-        let space = state.space(storage, state.max_len);
-        let free = space.len();
-        let Some((raw, payload)) = space.split_at_mut_checked(len) else {
-            let reason = Reason::Full { len, free };
-            return Err(Refused { reason, descriptor });
-        };
-        state.lent = state.end.saturating_add(free.min(state.max_len));
-        let max_len = state.max_len.saturating_sub(len);
-        let header = state.sign(header);
-        Ok(Writer::over(payload, max_len, Pending { state, raw, header, descriptor }))
-    }
-
-    /// Makes a message whose descriptor is not given away, but only lent for one `sendmsg`, which
-    /// the caller makes. The queue must be empty, as this message cannot wait in it.
-    ///
-    /// It is queued by [`Lent::sent`], but for the bytes that were sent, and forgotten when that
-    /// is not called.
-    ///
-    /// ```
-    /// use imsg_wire::{Header, Modern, SendBuf};
-    ///
-    /// let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; 64]);
-    /// let lent = queue.lend(Header::new(1), b"look at this")?;
-    /// assert_eq!(lent.bytes().len(), 16 + 12);
-    /// lent.sent(20)?; // together with the descriptor
-    /// assert_eq!(queue.chunk().unwrap().bytes, b"look at this".split_at(4).1);
-    /// # Ok::<(), Box<dyn core::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`Reason::TooLong`], and [`Reason::Full`] when the queue is not empty.
-    pub fn lend<T: IntoBytes + Immutable + ?Sized>(
-        &mut self,
-        header: Header,
-        payload: &T,
-    ) -> Result<Lent<'_, D, S, F, N>, Reason> {
-        let payload = payload.as_bytes();
-        let len = header_len::<D>().saturating_add(payload.len());
-        if !self.is_empty() {
-            return Err(Reason::Full { len, free: 0 });
-        }
-        let frame = Frame { header: self.state.sign(header), len, marked: true };
-        self.state.write(&mut self.storage, &frame, &[payload])?;
-        self.state.lent = self.state.end.saturating_add(len);
-        Ok(Lent { queue: self, len })
     }
 
     /// Whether a message can be queued now, with a payload of this many bytes and with a descriptor
@@ -412,7 +339,19 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
     }
 }
 
-impl<D: Dialect, F, const N: usize> State<D, F, N> {
+impl<D, S, F, const N: usize> fmt::Debug for SendBuf<D, S, F, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = &self.state;
+        f.debug_struct("SendBuf")
+            .field("messages", &state.messages)
+            .field("bytes", &state.end.saturating_sub(state.start))
+            .field("descriptors", &state.descriptors.len())
+            .field("max_len", &state.max_len)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<D: Dialect, F, const N: usize> SendState<D, F, N> {
     /// A pid of 0 stands for this process.
     #[inline]
     fn sign(&self, header: Header) -> Header {
@@ -510,7 +449,7 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
         storage.bytes_mut().get_mut(self.end..).unwrap_or_default()
     }
 
-    /// How many bytes [`space`](State::space) would give in a storage of `storage` bytes.
+    /// How many bytes [`space`](SendState::space) would give in a storage of `storage` bytes.
     fn free(&self, storage: usize, wanted: usize) -> usize {
         let behind = storage.saturating_sub(self.end);
         if behind < wanted && self.is_movable(storage) {
@@ -602,92 +541,5 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
             }
         }
         self.boundary = self.boundary.saturating_sub(n);
-    }
-}
-
-/// What a [`Writer`] over the space of a [`SendBuf`] holds until its message is closed.
-pub struct Pending<'a, D: Dialect, F, const N: usize> {
-    state: &'a mut State<D, F, N>,
-    raw: &'a mut [u8],
-    header: Header,
-    descriptor: Option<F>,
-}
-
-impl<D: Dialect, F, const N: usize> Writer<'_, Pending<'_, D, F, N>> {
-    /// Queues the message (`imsg_close`).
-    pub fn close(self) {
-        let (payload_len, Pending { state, raw, header, descriptor }) = self.finish();
-        let len = header_len::<D>().saturating_add(payload_len);
-        let frame = Frame { header, len, marked: descriptor.is_some() };
-        if state.dialect.encode(&frame).write_to(raw).is_ok() {
-            state.queue(len, descriptor);
-            state.lent = 0;
-        }
-    }
-
-    /// Gives the message up, and its descriptor back (`ibuf_free`, which closes it; so does
-    /// dropping the writer).
-    pub fn abandon(self) -> Option<F> {
-        self.finish().1.descriptor
-    }
-}
-
-/// A message that is to be sent at once with a descriptor that stays the caller's; see
-/// [`SendBuf::lend`].
-#[must_use = "it is forgotten unless it is said to be sent"]
-pub struct Lent<'a, D, S, F, const N: usize> {
-    queue: &'a mut SendBuf<D, S, F, N>,
-    len: usize,
-}
-
-impl<D: Dialect, S: Storage, F, const N: usize> Lent<'_, D, S, F, N> {
-    /// The bytes to send, with the descriptor.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        let SendBuf { storage, state } = &*self.queue;
-        storage.bytes().get(state.end..).and_then(|bytes| bytes.get(..self.len)).unwrap_or_default()
-    }
-
-    /// Says that the kernel took the first `n` bytes, and the descriptor with them if that is more
-    /// than none. The rest is queued.
-    ///
-    /// # Errors
-    ///
-    /// [`NotOffered`] when `n` is more than there are; nothing is queued then.
-    pub fn sent(self, n: usize) -> Result<(), NotOffered> {
-        let Self { queue, len } = self;
-        if n > len {
-            return Err(NotOffered { claimed: n, offered: len, returned: () });
-        }
-        if n > 0 {
-            queue.state.queue(len, None);
-            queue.state.lent = 0;
-            queue.consume(n)?;
-        }
-        Ok(())
-    }
-}
-
-impl<D, S, F, const N: usize> fmt::Debug for Lent<'_, D, S, F, N> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lent").field("len", &self.len).finish_non_exhaustive()
-    }
-}
-
-impl<D: Dialect, F, const N: usize> fmt::Debug for Pending<'_, D, F, N> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pending").field("header", &self.header).finish_non_exhaustive()
-    }
-}
-
-impl<D, S, F, const N: usize> fmt::Debug for SendBuf<D, S, F, N> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = &self.state;
-        f.debug_struct("SendBuf")
-            .field("messages", &state.messages)
-            .field("bytes", &state.end.saturating_sub(state.start))
-            .field("descriptors", &state.descriptors.len())
-            .field("max_len", &state.max_len)
-            .finish_non_exhaustive()
     }
 }
