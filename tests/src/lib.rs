@@ -3,9 +3,12 @@
 pub mod examples;
 pub mod kernel;
 pub mod payload_model;
+pub mod process;
 pub mod program;
 pub mod reference;
+pub mod rng;
 pub mod senders;
+pub mod tmux;
 pub mod vectors;
 
 #[cfg(doctest)]

@@ -2,23 +2,22 @@
 
 #![cfg(unix)]
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::process::CommandExt;
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{LazyLock, mpsc};
 use std::thread;
-use std::time::Duration;
 
 use imsg_os::imsg_wire::SendBuf;
 use imsg_os::{Any, Endian, HEADER_LEN, Header};
 use imsg_tests::examples;
+use imsg_tests::process::{self, PATIENCE, Report, Running};
 use imsg_tests::vectors::{self, Recorded, Vector};
-
-/// How long anything may take until it is said to hang.
-const PATIENCE: Duration = Duration::from_secs(60);
+#[cfg(target_os = "linux")]
+use nix::sys::resource::Resource;
 
 #[test]
 fn every_vector_is_decoded_in_its_dialect_and_byte_order() {
@@ -29,7 +28,7 @@ fn every_vector_is_decoded_in_its_dialect_and_byte_order() {
         assert_eq!(report.stderr, "", "{}", vector.name);
         assert_eq!(report.code(), Some(0), "{}", vector.name);
         let due = objects(&vector, vector.messages.len(), |_| dialect);
-        assert!(report.stdout == due, "{}: {}", vector.name, report.stdout);
+        assert!(report.text() == due, "{}: {}", vector.name, report.text());
     }
 }
 
@@ -46,7 +45,7 @@ fn auto_says_of_each_message_what_its_header_tells() {
                 dialect_name(vector.dialect)
             }
         });
-        assert!(report.stdout == due, "{}: {}", vector.name, report.stdout);
+        assert!(report.text() == due, "{}: {}", vector.name, report.text());
     }
 }
 
@@ -60,7 +59,7 @@ fn native_is_the_byte_order_of_this_machine() {
         for arguments in [&[][..], &["--byte-order", "native", "--dialect", "auto"]] {
             let report = run(arguments, vector.bytes);
             assert_eq!(report.code(), Some(0), "{}", vector.name);
-            assert!(report.stdout == named.stdout, "{}", vector.name);
+            assert!(report.text() == named.text(), "{}", vector.name);
         }
     }
 }
@@ -71,7 +70,7 @@ fn an_object_is_exactly_as_documented() {
     let stream = stream(Any::Classic(Endian::Little), &[(header, b"", false)]);
     let report = run(["--dialect", "classic", "--byte-order", "little", "--json"], &stream);
     assert_eq!(
-        report.stdout,
+        report.text(),
         "{\"offset\":0,\"dialect\":\"classic\",\"type\":104,\"id\":8,\"pid\":77,\"len\":16,\
          \"fd\":false,\"payload\":\"\"}\n"
     );
@@ -83,7 +82,7 @@ fn objects_are_json_to_another_reader() {
         let (order, _) = order_of(vector.dialect);
         let report = run(["--byte-order", order, "--json"], vector.bytes);
         let objects: Vec<serde_json::Value> =
-            report.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            report.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(objects.len(), vector.messages.len(), "{}", vector.name);
         for (object, message) in objects.iter().zip(&vector.messages) {
             assert_eq!(object["type"], message.header.msg_type, "{}", vector.name);
@@ -106,14 +105,14 @@ fn a_line_names_the_type_and_hex_shows_the_payload_under_it() {
 
     let report = run(arguments, &stream);
     assert_eq!(
-        report.stdout,
+        report.text(),
         "         0  modern   type 104 MSG_IDENTIFY_STDIN  id 8  pid 4294967295  payload 0  fd\n\
          \x20       16  either   type 99  id 8  pid 1  payload 17\n\
          \x20       49  either   type 200 MSG_COMMAND  id 8  pid 1  payload 8\n"
     );
     assert_eq!((report.code(), report.stderr.as_str()), (Some(0), ""));
 
-    let lines = report.stdout;
+    let lines = report.text();
     let lines: Vec<_> = lines.lines().collect();
     let rows = [
         "            0000  73 65 76 65 6e 74 65 65 6e 20 62 79 74 65 73 20  |seventeen bytes |",
@@ -122,10 +121,10 @@ fn a_line_names_the_type_and_hex_shows_the_payload_under_it() {
     ];
     let report = run(arguments.into_iter().chain(["--hex"]), &stream);
     let due = [lines[0], lines[1], rows[0], rows[1], lines[2], rows[2]];
-    assert!(report.stdout.lines().eq(due), "{}", report.stdout);
+    assert!(report.text().lines().eq(due), "{}", report.text());
 
     let named = run(arguments.into_iter().chain(["--json"]), &stream);
-    assert_eq!(named.stdout, run(["--byte-order", "little", "--json"], &stream).stdout);
+    assert_eq!(named.text(), run(["--byte-order", "little", "--json"], &stream).text());
 }
 
 #[test]
@@ -143,7 +142,7 @@ fn a_names_file_that_is_none_is_refused_with_the_line() {
     ] {
         fs::write(&path, text).unwrap();
         let report = run(["--names", path.to_str().unwrap()], b"");
-        assert_eq!((report.code(), report.stdout.as_str()), (Some(1), ""), "{}", report.stderr);
+        assert_eq!((report.code(), report.text()), (Some(1), ""), "{}", report.stderr);
         let due = format!("dump: {}: ", path.display());
         assert!(report.stderr.starts_with(&due), "{}", report.stderr);
         assert!(report.stderr.contains(reason), "{}", report.stderr);
@@ -175,7 +174,7 @@ fn a_stream_that_is_cut_anywhere_is_decoded_up_to_there() {
                 let arguments = given.iter().copied().chain(["--byte-order", order, "--json"]);
                 let report = run(arguments, &vector.bytes[..cut]);
                 let case = format!("{}, {given:?}, cut at {cut}", vector.name);
-                assert_eq!(report.stdout.lines().count(), whole, "{case}");
+                assert_eq!(report.text().lines().count(), whole, "{case}");
                 let (code, complaint) = if start == cut {
                     (0, String::new())
                 } else {
@@ -208,7 +207,7 @@ fn a_length_out_of_range_is_named_with_its_offset_after_what_came_before() {
                 let report = run(arguments, &[good.clone(), bad].concat());
                 let case = format!("{given}, {order_name}, length {len}: {}", report.stderr);
                 assert_eq!(report.code(), Some(1), "{case}");
-                assert_eq!(report.stdout.lines().count(), 1, "{case}");
+                assert_eq!(report.text().lines().count(), 1, "{case}");
                 assert_eq!(report.stderr.lines().count(), 1, "{case}");
                 assert!(report.stderr.contains("at offset 20, "), "{case}");
                 let reason =
@@ -245,7 +244,7 @@ fn the_maximum_can_be_lowered_and_raised() {
         let arguments: Vec<_> = arguments.collect();
         assert_eq!(report.code(), Some(code), "{arguments:?}: {}", report.stderr);
         let messages = if code == 0 { 3 } else { 0 };
-        assert_eq!(report.stdout.lines().count(), messages, "{arguments:?}");
+        assert_eq!(report.text().lines().count(), messages, "{arguments:?}");
     }
 }
 
@@ -260,7 +259,7 @@ fn arguments_that_make_no_sense_are_refused() {
         &["one", "two"],
     ] {
         let report = run(arguments, b"");
-        assert_eq!((report.code(), report.stdout.as_str()), (Some(2), ""), "{arguments:?}");
+        assert_eq!((report.code(), report.text()), (Some(2), ""), "{arguments:?}");
     }
     let report = run(["--max-len", "65536"], b"");
     assert!(report.stderr.contains("needs an explicit --dialect"), "{}", report.stderr);
@@ -284,8 +283,8 @@ fn auto_refuses_a_stream_whose_headers_contradict_each_other() {
                 "dump: standard input: at offset {offset}, a {told} header in a stream that is \
                  {other} by the header at offset {at}\n"
             );
-            assert_eq!((report.code(), report.stderr), (Some(1), complaint));
-            assert_eq!(report.stdout.lines().count(), offset / 19);
+            assert_eq!((report.code(), report.stderr.as_str()), (Some(1), complaint.as_str()));
+            assert_eq!(report.text().lines().count(), offset / 19);
         }
     }
 }
@@ -301,7 +300,7 @@ fn unmarked_little_endian_messages_contradict_nothing() {
         let report = run(["--byte-order", "little"], &stream);
         assert_eq!((report.code(), report.stderr.as_str()), (Some(0), ""));
         let told: Vec<_> =
-            report.stdout.lines().map(|line| line.split_whitespace().nth(1).unwrap()).collect();
+            report.text().lines().map(|line| line.split_whitespace().nth(1).unwrap()).collect();
         assert_eq!(told, ["either", name, "either", name, "either"]);
     }
 }
@@ -311,13 +310,13 @@ fn a_classic_header_with_unknown_flags_is_neither_to_auto_and_classic_if_told_so
     let mut stream = stream(Any::Classic(Endian::Little), &[(Header::new(1), b"", true)]);
     stream[6] = 3;
     let report = run(["--byte-order", "little"], &stream);
-    assert_eq!((report.code(), report.stdout.as_str()), (Some(1), ""));
+    assert_eq!((report.code(), report.text()), (Some(1), ""));
     let due = "at offset 0, a header of neither dialect: as a classic one, it has unknown flags; \
                as a modern one, a length of 196624 bytes is out of range";
     assert!(report.stderr.contains(due), "{}", report.stderr);
 
     let report = run(["--byte-order", "little", "--dialect", "classic"], &stream);
-    assert_eq!((report.code(), report.stdout.lines().count()), (Some(0), 1), "{}", report.stderr);
+    assert_eq!((report.code(), report.text().lines().count()), (Some(0), 1), "{}", report.stderr);
 }
 
 #[test]
@@ -333,7 +332,7 @@ fn a_stream_is_read_from_a_file_or_from_standard_input() {
     for arguments in [["--byte-order", "little", path], ["--byte-order", "little", "-"]] {
         let report = run(arguments, vector.bytes);
         assert_eq!((report.code(), report.stderr.as_str()), (Some(0), ""));
-        assert!(report.stdout == due.stdout);
+        assert!(report.text() == due.text());
     }
 
     for (path, reason) in [
@@ -342,7 +341,7 @@ fn a_stream_is_read_from_a_file_or_from_standard_input() {
     ] {
         let report = run([path], b"");
         let due = format!("dump: {path}: {reason}");
-        assert_eq!((report.code(), report.stdout.as_str()), (Some(1), ""));
+        assert_eq!((report.code(), report.text()), (Some(1), ""));
         assert!(report.stderr.starts_with(&due), "{}", report.stderr);
     }
 }
@@ -350,14 +349,14 @@ fn a_stream_is_read_from_a_file_or_from_standard_input() {
 #[test]
 fn nothing_at_all_is_a_stream_without_messages() {
     let report = run([""; 0], b"");
-    assert_eq!((report.code(), report.stdout.as_str(), report.stderr.as_str()), (Some(0), "", ""));
+    assert_eq!((report.code(), report.text(), report.stderr.as_str()), (Some(0), "", ""));
 }
 
 #[test]
 fn a_message_is_printed_before_the_next_one_is_there() {
     let mut program = Running::start(&mut command([""; 0]));
-    let mut stdin = program.0.stdin.take().unwrap();
-    let stdout = program.0.stdout.take().unwrap();
+    let mut stdin = program.child.stdin.take().unwrap();
+    let stdout = program.child.stdout.take().unwrap();
     let (sender, lines) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(stdout).lines() {
@@ -371,7 +370,7 @@ fn a_message_is_printed_before_the_next_one_is_there() {
         assert!(line.contains(&format!("type {msg_type} ")), "{line}");
     }
     drop(stdin);
-    assert!(program.finish().success());
+    assert!(program.until_it_ends().success());
 }
 
 #[test]
@@ -386,7 +385,7 @@ fn nobody_at_the_output_ends_it_quietly() {
     ] {
         let (read, write) = io::pipe().unwrap();
         drop(read);
-        let report = Report::of(command(arguments).stdout(write), input);
+        let report = process::run(command(arguments).stdout(write), input);
         assert_eq!((report.code(), report.stderr.as_str()), (Some(0), ""), "{arguments:?}");
     }
 }
@@ -396,7 +395,7 @@ fn nobody_at_the_output_ends_it_quietly() {
 fn an_output_that_takes_nothing_is_an_error() {
     let full = || fs::File::options().write(true).open("/dev/full").unwrap();
     let vector = &vectors::all()[0];
-    let report = Report::of(command(["--byte-order", "little"]).stdout(full()), vector.bytes);
+    let report = process::run(command(["--byte-order", "little"]).stdout(full()), vector.bytes);
     assert_eq!(report.code(), Some(1));
     assert_eq!(report.stderr, "dump: cannot print: No space left on device (os error 28)\n");
 }
@@ -413,20 +412,20 @@ fn a_gigabyte_through_a_pipe_needs_no_more_memory_than_a_kilobyte() {
     assert!(round.len() as u64 * ROUNDS > 1_000_000_000);
 
     let mut command = command(["--byte-order", "little"]);
-    limit_memory(&mut command, 32 << 20);
+    process::limit(&mut command, Resource::RLIMIT_AS, 32 << 20);
     let mut program = Running::start(&mut command);
-    let mut stdin = program.0.stdin.take().unwrap();
+    let mut stdin = program.child.stdin.take().unwrap();
     let writer = {
         let round = round.clone();
         thread::spawn(move || (0..ROUNDS).try_for_each(|_| stdin.write_all(&round)))
     };
     let (mut lines, mut last) = (0, String::new());
-    for line in BufReader::new(program.0.stdout.take().unwrap()).lines() {
+    for line in BufReader::new(program.child.stdout.take().unwrap()).lines() {
         lines += 1;
         last = line.unwrap();
     }
     writer.join().unwrap().unwrap();
-    assert!(program.finish().success());
+    assert!(program.until_it_ends().success());
     assert_eq!(lines, ROUNDS * messages.len() as u64);
     let offset = round.len() as u64 * ROUNDS - (HEADER_LEN + 5) as u64;
     assert_eq!(last, format!("{offset:>10}  either   type 3  id 0  pid 0  payload 5"));
@@ -436,7 +435,7 @@ fn a_gigabyte_through_a_pipe_needs_no_more_memory_than_a_kilobyte() {
 fn help_explains() {
     let report = run(["--help"], b"");
     assert_eq!(report.code(), Some(0));
-    assert!(report.stdout.contains("contradict each other"), "{}", report.stdout);
+    assert!(report.text().contains("contradict each other"), "{}", report.text());
 }
 
 /// What `--json` is to print of the first messages of a vector.
@@ -496,85 +495,15 @@ fn order_of(dialect: Any) -> (&'static str, Endian) {
     }
 }
 
-/// What the program said.
-struct Report {
-    status: ExitStatus,
-    stdout: String,
-    stderr: String,
+fn run<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>, input: &[u8]) -> Report {
+    process::run(&mut command(arguments), input)
 }
 
-fn run<A: AsRef<str>>(arguments: impl IntoIterator<Item = A>, input: &[u8]) -> Report {
-    Report::of(&mut command(arguments), input)
-}
-
-fn command<A: AsRef<str>>(arguments: impl IntoIterator<Item = A>) -> Command {
-    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(build);
+fn command<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
+    static PROGRAM: LazyLock<PathBuf> =
+        LazyLock::new(|| examples::build(env!("CARGO_TARGET_TMPDIR"), "imsg-os", "dump", ""));
     let mut command = Command::new(&*PROGRAM);
-    command.args(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+    command.args(arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
-}
-
-fn build() -> PathBuf {
-    examples::build(env!("CARGO_TARGET_TMPDIR"), "imsg-os", "dump", "")
-}
-
-impl Report {
-    fn of(command: &mut Command, input: &[u8]) -> Self {
-        let mut program = Running::start(command);
-        let stdin = program.0.stdin.take();
-        let (stdout, stderr) = (program.0.stdout.take(), program.0.stderr.take());
-        let (stdout, stderr) = thread::scope(|scope| {
-            // It need not read all of its input.
-            scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(input)));
-            let stderr = scope.spawn(|| read_all(stderr));
-            (read_all(stdout), stderr.join().unwrap())
-        });
-        Self { status: program.finish(), stdout, stderr }
-    }
-
-    fn code(&self) -> Option<i32> {
-        self.status.code()
-    }
-}
-
-fn read_all(from: Option<impl Read>) -> String {
-    let mut text = String::new();
-    if let Some(mut from) = from {
-        from.read_to_string(&mut text).unwrap();
-    }
-    text
-}
-
-/// The program while it runs. It is killed when it is dropped.
-struct Running(Child);
-
-impl Running {
-    fn start(command: &mut Command) -> Self {
-        Self(command.spawn().unwrap())
-    }
-
-    fn finish(mut self) -> ExitStatus {
-        self.0.wait().unwrap()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn limit_memory(command: &mut Command, most: libc::rlim_t) {
-    let set = move || {
-        let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
-        // SAFETY: the pointer is that of a limit, which outlives the call.
-        match unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    };
-    // SAFETY: the closure makes a system call and nothing else.
-    unsafe { command.pre_exec(set) };
 }

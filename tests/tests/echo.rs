@@ -6,14 +6,13 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Barrier, LazyLock};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use imsg_os::imsg_wire::Frame;
 use imsg_os::{
@@ -21,12 +20,12 @@ use imsg_os::{
     RecvError, Sender, WriteOutcome,
 };
 use imsg_tests::examples;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use imsg_tests::process::{self, Running, until, until_ready};
+use imsg_tests::rng::Rng;
+use nix::poll::PollFlags;
+use nix::sys::resource::Resource;
 use nix::sys::socket::{Shutdown, shutdown};
 use tempfile::TempDir;
-
-/// How long anything may take until it is said to hang.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The longest payload.
 const MOST: usize = DEFAULT_MAX_LEN - HEADER_LEN;
@@ -48,15 +47,15 @@ fn two_hundred_clients_at_once_get_back_all_that_they_send() {
             for thread in 0..THREADS {
                 let (server, connected) = (&server, &connected);
                 scope.spawn(move || {
-                    let mut rng = Rng(thread as u64);
+                    let mut rng = Rng::of(&[thread as u64]);
                     let mut clients: Vec<_> = (0..EACH).map(|_| server.connect()).collect();
                     connected.wait();
                     while clients.iter().any(|client| client.sent < MESSAGES) {
                         for client in &mut clients {
-                            for _ in 0..(1 + rng.below(6)).min(MESSAGES - client.sent) {
-                                let len = rng.length();
+                            for _ in 0..(1 + rng.size_below(6)).min(MESSAGES - client.sent) {
+                                let len = any_len(&mut rng);
                                 let descriptor = client.sent % 10 == 9;
-                                client.send(rng.payload(len), descriptor);
+                                client.send(payload(&mut rng, len), descriptor);
                             }
                             let _ = client.channel.tx.write().unwrap();
                         }
@@ -87,11 +86,11 @@ fn a_client_that_does_not_read_is_not_read_from_and_gets_all_in_the_end() {
             let memory = server.memory();
 
             let mut lazy = server.connect();
-            let mut rng = Rng(1);
+            let mut rng = Rng::of(&[1]);
             let mut rounds_in_vain = 0;
             while rounds_in_vain < 3 {
                 let before = lazy.sent;
-                lazy.send_until_it_blocks(|| rng.payload(len), descriptors);
+                lazy.send_until_it_blocks(|| payload(&mut rng, len), descriptors);
                 rounds_in_vain = if lazy.sent == before { rounds_in_vain + 1 } else { 0 };
                 let bytes = lazy.sent * (HEADER_LEN + len);
                 assert!(bytes < 2 << 20 && lazy.sent < 4000, "{setting:?}: the server reads on");
@@ -141,7 +140,7 @@ fn a_client_that_sends_all_it_can_and_reads_little_by_little_gets_all() {
                     Ok(0) => panic!("{setting:?}, {len}: {:?}", server.complaints()),
                     Ok(n) => received += n,
                     Err(error) if would_block(&error) => {
-                        wait_for(&socket, PollFlags::POLLIN);
+                        until_ready(&socket, PollFlags::POLLIN);
                     }
                     Err(error) => panic!("{setting:?}, {len}: {error}"),
                 }
@@ -177,7 +176,7 @@ fn a_client_that_breaks_the_protocol_or_hangs_up_ends_its_own_connection_only() 
             if hang_up {
                 drop(bad);
             } else {
-                let flags = wait_for(&bad, PollFlags::POLLIN);
+                let flags = until_ready(&bad, PollFlags::POLLIN);
                 assert!(flags.contains(PollFlags::POLLHUP), "{setting:?}: {case}");
                 assert_eq!(bad.read(&mut [0; 1]).unwrap_or(0), 0, "{setting:?}: {case}");
             }
@@ -203,17 +202,17 @@ fn two_hundred_clients_that_vanish_leave_nothing_behind() {
     for setting in Setting::all() {
         let server = setting.start();
         let baseline = server.descriptors();
-        let mut rng = Rng(2);
+        let mut rng = Rng::of(&[2]);
         let mut clients: Vec<_> = (0..200).map(|_| server.connect()).collect();
         for round in 0..3 {
             for client in &mut clients {
-                let len = rng.length();
-                client.send(rng.payload(len), round != 1);
+                let len = any_len(&mut rng);
+                client.send(payload(&mut rng, len), round != 1);
                 let _ = client.channel.tx.write().unwrap();
             }
         }
         for client in clients {
-            if rng.below(2) == 0 {
+            if rng.one_in(2) {
                 let mut socket = UnixStream::from(OwnedFd::try_from(client.channel).unwrap());
                 socket.write_all(&[0; 5]).unwrap();
             }
@@ -236,12 +235,12 @@ fn a_client_that_ends_its_sending_half_gets_all_answers_before_the_end() {
         for n in 0..20 {
             client.send(&POOL[n..n + MOST], n % 5 == 0);
             while client.channel.tx.write().unwrap() == WriteOutcome::WouldBlock {
-                wait_for(&client.channel, PollFlags::POLLOUT);
+                until_ready(&client.channel, PollFlags::POLLOUT);
             }
         }
         shutdown(client.channel.as_raw_fd(), Shutdown::Write).unwrap();
         client.receive_all();
-        wait_for(&client.channel, PollFlags::POLLIN);
+        until_ready(&client.channel, PollFlags::POLLIN);
         assert_eq!(client.channel.rx.read().unwrap(), ReadOutcome::Closed, "{setting:?}");
         assert!(client.channel.rx.next_message().unwrap().is_none(), "{setting:?}");
         server.until_descriptors(baseline);
@@ -376,17 +375,12 @@ impl Setting {
     }
 
     fn start(self) -> Server {
-        Server::start(self, |command| command)
+        Server::start(self, |_| {})
     }
 
     /// Starts it so that it can have no more than `most` descriptors.
-    fn start_with_descriptors(self, most: u32) -> Server {
-        Server::start(self, |command| {
-            let mut limited = Command::new("sh");
-            limited.args(["-c", &format!("ulimit -n {most}; exec \"$@\""), "sh"]);
-            limited.arg(command.get_program()).args(command.get_args());
-            limited
-        })
+    fn start_with_descriptors(self, most: u64) -> Server {
+        Server::start(self, |command| process::limit(command, Resource::RLIMIT_NOFILE, most))
     }
 }
 
@@ -408,24 +402,25 @@ fn build(program: &str, features: &str) -> PathBuf {
 /// A program while it runs. It is killed when it is dropped.
 struct Server {
     setting: Setting,
-    child: Child,
+    running: Running,
     path: PathBuf,
     directory: TempDir,
 }
 
 impl Server {
-    fn start(setting: Setting, adapt: impl FnOnce(Command) -> Command) -> Self {
+    fn start(setting: Setting, adapt: impl FnOnce(&mut Command)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
-        let mut child = adapt(setting.command(&path))
+        let mut command = setting.command(&path);
+        command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(File::create(directory.path().join("complaints")).unwrap())
-            .spawn()
-            .unwrap();
-        let output = child.stdout.take().unwrap();
-        let server = Self { setting, child, path, directory };
-        wait_for(&output, PollFlags::POLLIN);
+            .stderr(File::create(directory.path().join("complaints")).unwrap());
+        adapt(&mut command);
+        let mut running = Running::start(&mut command);
+        let output = running.child.stdout.take().unwrap();
+        let server = Self { setting, running, path, directory };
+        until_ready(&output, PollFlags::POLLIN);
         let mut line = String::new();
         BufReader::new(output).read_line(&mut line).unwrap();
         assert_eq!(line, format!("listening on {}\n", server.path.display()), "{setting:?}");
@@ -437,15 +432,11 @@ impl Server {
         socket.set_nonblocking(true).unwrap();
         let mut channel = Channel::new(socket, self.setting.dialect()).unwrap();
         channel.rx.allow_descriptors();
-        Client { channel, server: self.child.id(), sent: 0, expected: VecDeque::new() }
-    }
-
-    fn process(&self, file: &str) -> PathBuf {
-        Path::new("/proc").join(self.child.id().to_string()).join(file)
+        Client { channel, server: self.running.child.id(), sent: 0, expected: VecDeque::new() }
     }
 
     fn descriptors(&self) -> usize {
-        fs::read_dir(self.process("fd")).unwrap().count()
+        self.running.process().descriptors()
     }
 
     fn until_descriptors(&self, number: usize) {
@@ -455,17 +446,12 @@ impl Server {
 
     /// The memory that it has, in KiB.
     fn memory(&self) -> usize {
-        let status = fs::read_to_string(self.process("status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+        self.running.process().memory("VmRSS").unwrap()
     }
 
     /// How long it has used a processor.
     fn ticks(&self) -> u64 {
-        let stat = fs::read_to_string(self.process("stat")).unwrap();
-        // Behind the name of the program, which is in brackets.
-        let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+        self.running.process().ticks()
     }
 
     fn complaints(&self) -> Vec<String> {
@@ -480,25 +466,14 @@ impl Server {
 
     /// Ends the program as it is meant to be ended, and returns what it complained of.
     fn finish(mut self) -> Vec<String> {
-        drop(self.child.stdin.take());
-        let mut status = None;
-        until("the program ends", || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
+        drop(self.running.child.stdin.take());
+        let status = self.running.until_it_ends();
         let complaints = self.complaints();
-        assert!(status.is_some_and(|status: ExitStatus| status.success()), "{complaints:?}");
+        assert!(status.success(), "{complaints:?}");
         assert!(!self.path.exists(), "{:?} left its socket", self.setting);
         let name = format!("{}: c", self.setting.program);
         assert!(complaints.iter().all(|line| line.starts_with(&name)), "{complaints:?}");
         complaints
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -579,7 +554,7 @@ impl Client {
         let to_send = self.channel.tx.write().unwrap() == WriteOutcome::WouldBlock;
         let mut flags = PollFlags::POLLIN;
         flags.set(PollFlags::POLLOUT, to_send);
-        if wait_for(&self.channel, flags).contains(PollFlags::POLLIN) {
+        if until_ready(&self.channel, flags).contains(PollFlags::POLLIN) {
             match self.channel.rx.read() {
                 Ok(ReadOutcome::Data | ReadOutcome::WouldBlock) | Err(RecvError::Full) => {}
                 other => panic!("{} of {}: {other:?}", self.expected.len(), self.sent),
@@ -613,57 +588,19 @@ fn has_room(tx: &Sender<Any>) -> bool {
 }
 
 /// All payloads are parts of this.
-static POOL: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let mut rng = Rng(3);
-    (0..4 * MOST).map(|_| rng.next() as u8).collect()
-});
+static POOL: LazyLock<Vec<u8>> = LazyLock::new(|| Rng::of(&[3]).bytes(4 * MOST));
 
-/// SplitMix64.
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut n = self.0;
-        n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        n ^ (n >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    /// The length of a payload: more short ones than long ones, and often the longest.
-    fn length(&mut self) -> usize {
-        match self.below(8) {
-            0 => 0,
-            1 => MOST,
-            2 => self.below(MOST + 1),
-            _ => self.below(300),
-        }
-    }
-
-    fn payload(&mut self, len: usize) -> &'static [u8] {
-        let start = self.below(POOL.len() - len + 1);
-        &POOL[start..start + len]
+/// The length of a payload: more short ones than long ones, and often the longest.
+fn any_len(rng: &mut Rng) -> usize {
+    match rng.below(8) {
+        0 => 0,
+        1 => MOST,
+        2 => rng.size_below(MOST + 1),
+        _ => rng.size_below(300),
     }
 }
 
-/// Waits until something is ready, and says for what.
-fn wait_for(what: &impl AsFd, flags: PollFlags) -> PollFlags {
-    let mut fds = [PollFd::new(what.as_fd(), flags)];
-    let patience = PollTimeout::try_from(PATIENCE).unwrap();
-    let ready = poll(&mut fds, patience).unwrap();
-    assert!(ready > 0, "in vain: until it is ready for {flags:?}");
-    fds[0].revents().unwrap()
-}
-
-/// Asks again and again until it is so.
-fn until(what: &str, mut probe: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !probe() {
-        assert!(Instant::now() < deadline, "in vain: until {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
+fn payload(rng: &mut Rng, len: usize) -> &'static [u8] {
+    let start = rng.size_below(POOL.len() - len + 1);
+    &POOL[start..start + len]
 }

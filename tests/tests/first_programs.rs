@@ -7,22 +7,19 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::LazyLock;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use imsg_os::{Channel, Descriptor, Header, Message, Modern, ReadOutcome, WriteOutcome};
+use imsg_tests::process::{PATIENCE, Running, until, until_some};
 use imsg_tests::{examples, vectors};
 use imsg_wire::{Any, Endian};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, mkfifo};
+use nix::unistd::mkfifo;
 use tempfile::TempDir;
 use zerocopy::IntoBytes as _;
-
-/// How long anything may take until it is said to hang.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 // ---- pass_descriptor
 
@@ -30,21 +27,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn pass_descriptor_counts_the_lines_of_a_file() {
     let (_directory, file) = file(b"one\ntwo\nthree");
     let output = run(&PASS_DESCRIPTOR, &[&file]);
-    assert_eq!(said(&output), (Some(0), format!("{file}: 13 bytes, 2 lines\n"), String::new()));
+    assert_eq!(output, (Some(0), format!("{file}: 13 bytes, 2 lines\n"), String::new()));
 }
 
 #[test]
 fn pass_descriptor_says_which_file_it_cannot_open() {
-    let output = run(&PASS_DESCRIPTOR, &["/nonexistent"]);
-    let (status, _, errors) = said(&output);
+    let (status, _, errors) = run(&PASS_DESCRIPTOR, &["/nonexistent"]);
     assert_eq!(status, Some(1));
     assert!(errors.starts_with("pass_descriptor: /nonexistent: No such file"), "{errors}");
 }
 
 #[test]
 fn pass_descriptor_says_what_the_worker_could_not_read() {
-    let output = run(&PASS_DESCRIPTOR, &["/"]);
-    let (status, _, errors) = said(&output);
+    let (status, _, errors) = run(&PASS_DESCRIPTOR, &["/"]);
     assert_eq!(status, Some(1));
     assert!(errors.contains("Is a directory"), "{errors}");
 }
@@ -52,9 +47,9 @@ fn pass_descriptor_says_what_the_worker_could_not_read() {
 #[test]
 fn pass_descriptor_notices_that_its_worker_was_killed() {
     let (_directory, pipe, _writer) = pipe_that_nothing_is_written_to();
-    let parent = Running::start(&PASS_DESCRIPTOR, &[&pipe]);
-    kill(parent.only_child(), Signal::SIGKILL).unwrap();
-    let (status, _, errors) = said(&parent.output());
+    let parent = start(&PASS_DESCRIPTOR, &[&pipe]);
+    kill_the_child_of(&parent);
+    let (status, _, errors) = finish(parent);
     assert_eq!(status, Some(1));
     let expected = "pass_descriptor: the worker died: signal: 9 (SIGKILL)";
     assert!(errors.starts_with(expected), "{errors}");
@@ -62,8 +57,7 @@ fn pass_descriptor_notices_that_its_worker_was_killed() {
 
 #[test]
 fn a_worker_that_was_started_by_hand_says_what_is_missing() {
-    let output = run(&PASS_DESCRIPTOR, &["--worker"]);
-    let (status, _, errors) = said(&output);
+    let (status, _, errors) = run(&PASS_DESCRIPTOR, &["--worker"]);
     assert_eq!(status, Some(1));
     let expected = "pass_descriptor: descriptor 3 is no inherited channel: Bad file descriptor";
     assert!(errors.starts_with(expected), "{errors}");
@@ -76,13 +70,12 @@ fn imsg_init_has_its_child_read_a_file() {
     let (_directory, file) = file(b"hello");
     let output = run(&IMSG_INIT, &[&file]);
     let expected = format!("{file}: the child read 5 bytes\n");
-    assert_eq!(said(&output), (Some(0), expected, String::new()));
+    assert_eq!(output, (Some(0), expected, String::new()));
 }
 
 #[test]
 fn imsg_init_notices_that_its_child_gave_up() {
-    let output = run(&IMSG_INIT, &["/"]);
-    let (status, _, errors) = said(&output);
+    let (status, _, errors) = run(&IMSG_INIT, &["/"]);
     assert_eq!(status, Some(1));
     assert!(errors.contains("the child closed the connection: exit status: 1"), "{errors}");
 }
@@ -90,9 +83,9 @@ fn imsg_init_notices_that_its_child_gave_up() {
 #[test]
 fn imsg_init_notices_that_its_child_was_killed() {
     let (_directory, pipe, _writer) = pipe_that_nothing_is_written_to();
-    let parent = Running::start(&IMSG_INIT, &[&pipe]);
-    kill(parent.only_child(), Signal::SIGKILL).unwrap();
-    let (status, _, errors) = said(&parent.output());
+    let parent = start(&IMSG_INIT, &[&pipe]);
+    kill_the_child_of(&parent);
+    let (status, _, errors) = finish(parent);
     assert_eq!(status, Some(1));
     assert!(errors.contains("signal: 9 (SIGKILL)"), "{errors}");
 }
@@ -103,14 +96,14 @@ fn imsg_init_notices_that_its_child_was_killed() {
 fn tasks_tokio_answers_all_clients_and_ends_when_they_have_ended() {
     let directory = tempfile::tempdir().unwrap();
     let socket = path(&directory, "socket");
-    let server = Running::start(&TASKS_TOKIO, &["serve", &socket]);
+    let server = start(&TASKS_TOKIO, &["serve", &socket]);
     drop(connect(&socket));
 
     let output = run(&TASKS_TOKIO, &["load", &socket, "20", "500"]);
     let expected = "20 clients got 500 answers each\n".to_owned();
-    assert_eq!(said(&output), (Some(0), expected, String::new()));
+    assert_eq!(output, (Some(0), expected, String::new()));
 
-    let (status, _, errors) = said(&server.output());
+    let (status, _, errors) = finish(server);
     assert_eq!(status, Some(0), "{errors}");
     let ended = |line: &&str| line.ends_with(": end of the stream, 500 messages");
     assert_eq!(errors.lines().filter(ended).count(), 20, "{errors}");
@@ -121,7 +114,7 @@ fn tasks_tokio_answers_all_clients_and_ends_when_they_have_ended() {
 fn tasks_tokio_ends_a_client_that_breaks_the_protocol_and_no_other() {
     let directory = tempfile::tempdir().unwrap();
     let socket = path(&directory, "socket");
-    let server = Running::start(&TASKS_TOKIO, &["serve", &socket]);
+    let server = start(&TASKS_TOKIO, &["serve", &socket]);
     let mut good = Channel::new(connect(&socket), Modern::new()).unwrap();
     let mut bad = connect(&socket);
     bad.write_all(&[0; 16]).unwrap();
@@ -132,7 +125,7 @@ fn tasks_tokio_ends_a_client_that_breaks_the_protocol_and_no_other() {
     assert_eq!(receive(&mut good).expect("an answer").payload, b"still there");
     drop(good);
 
-    let (status, _, errors) = said(&server.output());
+    let (status, _, errors) = finish(server);
     assert_eq!(status, Some(0));
     assert!(errors.contains("at offset 0, a length of 0 bytes is out of range"), "{errors}");
 }
@@ -141,7 +134,7 @@ fn tasks_tokio_ends_a_client_that_breaks_the_protocol_and_no_other() {
 fn tasks_tokio_sends_descriptors_back() {
     let directory = tempfile::tempdir().unwrap();
     let socket = path(&directory, "socket");
-    let _server = Running::start(&TASKS_TOKIO, &["serve", &socket]);
+    let _server = start(&TASKS_TOKIO, &["serve", &socket]);
     let mut client = Channel::new(connect(&socket), Modern::new()).unwrap();
     client.rx.allow_descriptors();
     let (reader, mut writer) = std::io::pipe().unwrap();
@@ -159,7 +152,7 @@ fn tasks_tokio_sends_descriptors_back() {
 fn tasks_tokio_refuses_a_request_whose_descriptor_is_missing_and_serves_on() {
     let directory = tempfile::tempdir().unwrap();
     let socket = path(&directory, "socket");
-    let _server = Running::start(&TASKS_TOKIO, &["serve", &socket]);
+    let _server = start(&TASKS_TOKIO, &["serve", &socket]);
     let stream = connect(&socket);
     let mark = 1_u32 << 31;
     for header in [[1, 16 | mark, 7, 0], [1, 16, 8, 0]] {
@@ -178,7 +171,7 @@ fn tasks_tokio_refuses_a_request_whose_descriptor_is_missing_and_serves_on() {
 fn tasks_tokio_keeps_no_more_than_its_buffers_of_a_client_that_does_not_read() {
     let directory = tempfile::tempdir().unwrap();
     let socket = path(&directory, "socket");
-    let server = Running::start(&TASKS_TOKIO, &["serve", &socket]);
+    let server = start(&TASKS_TOKIO, &["serve", &socket]);
     let stream = connect(&socket);
     stream.set_nonblocking(true).unwrap();
     let mut client = Channel::new(stream, Modern::new()).unwrap();
@@ -195,17 +188,17 @@ fn tasks_tokio_keeps_no_more_than_its_buffers_of_a_client_that_does_not_read() {
     assert!(sent < 10_000, "10 MB were taken and not answered");
 
     let mut answers = 0;
-    wait_for(|| {
+    until("all is answered", || {
         let _ = client.tx.write().unwrap();
         let _ = client.rx.read().unwrap();
         for answer in client.rx.messages() {
             assert_eq!(answer.unwrap().header.msg_type, answers);
             answers += 1;
         }
-        (answers == sent).then_some(())
+        answers == sent
     });
     drop(client);
-    assert_eq!(said(&server.output()).0, Some(0));
+    assert_eq!(finish(server).0, Some(0));
 }
 
 // ---- parse_capture
@@ -214,8 +207,7 @@ fn tasks_tokio_keeps_no_more_than_its_buffers_of_a_client_that_does_not_read() {
 fn parse_capture_lists_all_that_c_wrote() {
     for vector in vectors::all() {
         let file = format!("{}/vectors/{}.bin", env!("CARGO_MANIFEST_DIR"), vector.name);
-        let output = parse(vector.dialect, &file);
-        let (status, lines, errors) = said(&output);
+        let (status, lines, errors) = parse(vector.dialect, &file);
         assert_eq!((status, errors.as_str()), (Some(0), ""), "{}", vector.name);
         assert_eq!(lines.lines().count(), vector.messages.len(), "{}", vector.name);
         for (line, message) in lines.lines().zip(&vector.messages) {
@@ -232,7 +224,7 @@ fn parse_capture_lists_all_that_c_wrote() {
 fn parse_capture_says_where_a_capture_is_cut_off() {
     let vector = &vectors::all()[0];
     let (_directory, file) = file(&vector.bytes[..vector.bytes.len() - 1]);
-    let (status, lines, errors) = said(&parse(vector.dialect, &file));
+    let (status, lines, errors) = parse(vector.dialect, &file);
     assert_eq!(status, Some(1));
     assert_eq!(lines.lines().count(), vector.messages.len() - 1);
     assert!(errors.contains("bytes are there"), "{errors}");
@@ -241,7 +233,7 @@ fn parse_capture_says_where_a_capture_is_cut_off() {
 #[test]
 fn parse_capture_says_which_message_has_a_wrong_length() {
     let (_directory, file) = file(&[0; 16]);
-    let (status, _, errors) = said(&parse(Any::Modern(Endian::Little), &file));
+    let (status, _, errors) = parse(Any::Modern(Endian::Little), &file);
     assert_eq!(status, Some(1));
     assert!(errors.contains("the message at byte 0 says that it has 0 bytes"), "{errors}");
 }
@@ -258,23 +250,20 @@ fn build(of: &str, example: &str, features: &str) -> PathBuf {
     examples::build(env!("CARGO_TARGET_TMPDIR"), of, example, features)
 }
 
-fn run(program: &Path, arguments: &[&str]) -> Output {
-    Running::start(program, arguments).output()
+/// The exit code, and both outputs.
+type Said = (Option<i32>, String, String);
+
+fn run(program: &Path, arguments: &[&str]) -> Said {
+    finish(start(program, arguments))
 }
 
-fn parse(dialect: Any, file: &str) -> Output {
+fn parse(dialect: Any, file: &str) -> Said {
     let (dialect, order) = match dialect {
         Any::Classic(order) => ("classic", order),
         Any::Modern(order) => ("modern", order),
     };
     let order = if order == Endian::Little { "little" } else { "big" };
     run(&PARSE_CAPTURE, &[dialect, order, file])
-}
-
-/// The exit code, and both outputs.
-fn said(output: &Output) -> (Option<i32>, String, String) {
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_owned()).unwrap();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
 fn file(contents: &[u8]) -> (TempDir, String) {
@@ -300,7 +289,7 @@ fn path(directory: &TempDir, name: &str) -> String {
 
 /// Connects as soon as the server is there. What it sends is waited for not longer than `PATIENCE`.
 fn connect(socket: &str) -> UnixStream {
-    let stream = wait_for(|| UnixStream::connect(socket).ok());
+    let stream = until_some("the server is there", || UnixStream::connect(socket).ok());
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
@@ -317,57 +306,22 @@ fn receive<'a>(channel: &'a mut Channel) -> Option<Message<'a>> {
     channel.rx.next_message().unwrap()
 }
 
-/// Asks again and again, but not for ever.
-fn wait_for<T>(mut ready: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(value) = ready() {
-            return value;
-        }
-        assert!(start.elapsed() < PATIENCE, "it hangs");
-        thread::yield_now();
-    }
+fn start(program: &Path, arguments: &[&str]) -> Running {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Running::start(&mut command)
 }
 
-/// A program while it runs. It is killed when it is dropped.
-struct Running(Option<Child>);
-
-impl Running {
-    fn start(program: &Path, arguments: &[&str]) -> Self {
-        let mut command = Command::new(program);
-        command.args(arguments);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Self(Some(command.spawn().unwrap()))
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_raw(self.0.as_ref().expect("it runs").id().cast_signed())
-    }
-
-    /// The process that this one started, once it has.
-    fn only_child(&self) -> Pid {
-        let file = format!("/proc/{0}/task/{0}/children", self.pid());
-        let child = wait_for(|| {
-            let children = fs::read_to_string(&file).expect("the children of a process that runs");
-            children.split_whitespace().next().map(|child| child.parse().unwrap())
-        });
-        Pid::from_raw(child)
-    }
-
-    /// Closes its standard input, and waits for its end. It says less than a pipe holds.
-    fn output(mut self) -> Output {
-        let child = self.0.as_mut().expect("it runs");
-        drop(child.stdin.take());
-        wait_for(|| child.try_wait().unwrap());
-        self.0.take().expect("it ran").wait_with_output().unwrap()
-    }
+/// Kills the process that this one started, once it has.
+fn kill_the_child_of(program: &Running) {
+    let child = until_some("it has a child", || program.process().first_child());
+    child.signal(Signal::SIGKILL);
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
+/// Closes the standard input of a program, and waits for its end: the exit code, and both outputs.
+fn finish(mut program: Running) -> Said {
+    drop(program.child.stdin.take());
+    let report = program.finish();
+    (report.code(), report.text().to_owned(), report.stderr)
 }

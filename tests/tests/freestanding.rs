@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitStatus, Output};
 
 use command_fds::{CommandFdExt, FdMapping};
 use imsg_os::{Channel, Header, Modern};
+use imsg_tests::process::Process;
 use object::{Object, ObjectSection, SectionFlags};
 use zerocopy::FromBytes;
 
@@ -90,8 +91,7 @@ fn a_sealed_process_is_in_strict_mode_before_it_answers() {
     channel.tx.compose(Header::new(ECHO), b"", None).unwrap();
     channel.tx.flush().unwrap();
     channel.rx.recv().unwrap().expect("a reply");
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-    assert!(status.lines().any(|line| line == "Seccomp:\t1"), "{status}");
+    assert_eq!(Process::of(child.id()).status("Seccomp").as_deref(), Some("1"));
     hang_up(channel, child);
 }
 

@@ -4,25 +4,23 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, LazyLock, Mutex, Once, Weak, mpsc};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, LazyLock, Mutex, Once, Weak};
 
 use command_fds::{CommandFdExt, FdMapping};
 use imsg_os::{Any, Channel, Descriptor, Endian, Header};
 use imsg_tests::examples;
+use imsg_tests::process::{self, Process, Running, say, until, until_some};
+use nix::sys::resource::Resource;
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
-
-/// How long anything may take until it is said to hang.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 const NOBODY: u32 = 65534;
 
@@ -126,7 +124,7 @@ fn a_file_larger_than_the_memory_allowed_is_read_whole() {
     for setting in Setting::all() {
         let mut command = setting.command(&place, [&big]);
         // For the worker as well, as limits are inherited.
-        limit(&mut command, libc::RLIMIT_AS as i32, 64 << 20);
+        process::limit(&mut command, Resource::RLIMIT_AS, 64 << 20);
         let report = Report::of(command);
         assert_eq!((report.code(), report.errors.as_slice()), (Some(0), &[][..]), "{setting:?}");
         assert_eq!(report.rows[0].size, 200_000_000, "{setting:?}");
@@ -142,7 +140,7 @@ fn two_thousand_files_need_no_more_descriptors_than_one() {
     paths.insert(1000, place.path("missing"));
     for setting in Setting::all() {
         let mut command = setting.command(&place, &paths);
-        limit(&mut command, libc::RLIMIT_NOFILE as i32, 12);
+        process::limit(&mut command, Resource::RLIMIT_NOFILE, 12);
         let report = Report::of(command);
         assert_eq!(report.code(), Some(1), "{setting:?}");
         assert_eq!(report.errors.len(), 1, "{setting:?}: {:?}", report.errors);
@@ -182,38 +180,37 @@ fn at_work_the_worker_holds_nothing_but_its_channel_and_the_file() {
         let mut command = setting.command(&place, [&endless]);
         let inherited = File::open(&secret).unwrap().into();
         command.fd_mappings(vec![FdMapping { parent_fd: inherited, child_fd: 9 }]).unwrap();
-        let program = Running::start(command);
-        let worker = program.worker_at(&endless);
+        let program = start(command);
+        let worker = worker_at(&program, &endless);
 
         assert_eq!(
-            fs::read_link(process(program.id()).join("fd/9")).unwrap(),
+            fs::read_link(program.process().file("fd/9")).unwrap(),
             secret,
             "{setting:?}: it is there to be inherited"
         );
-        let mut descriptors: Vec<_> = fs::read_dir(process(worker).join("fd"))
+        let mut descriptors: Vec<_> = fs::read_dir(worker.file("fd"))
             .unwrap()
             .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse::<u32>().unwrap())
             .collect();
         descriptors.sort_unstable();
         assert_eq!(descriptors, [0, 1, 2, 3, 4], "{setting:?}");
         for standard in ["fd/0", "fd/1"] {
-            let held = fs::read_link(process(worker).join(standard)).unwrap();
+            let held = fs::read_link(worker.file(standard)).unwrap();
             assert_eq!(held, Path::new("/dev/null"), "{setting:?}: {standard}");
         }
 
-        let status = fs::read_to_string(process(worker).join("status")).unwrap();
         let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-            line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+            let value = worker.status(name).unwrap();
+            value.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
         };
-        assert_eq!(field("NoNewPrivs:"), ["1"], "{setting:?}");
-        assert_eq!(fs::read(process(worker).join("environ")).unwrap(), b"", "{setting:?}");
+        assert_eq!(field("NoNewPrivs"), ["1"], "{setting:?}");
+        assert_eq!(fs::read(worker.file("environ")).unwrap(), b"", "{setting:?}");
         if setting.root || test_is_root() {
             let nobody = vec![NOBODY.to_string(); 4];
-            assert_eq!(field("Uid:"), nobody, "{setting:?}");
-            assert_eq!(field("Gid:"), nobody, "{setting:?}");
-            assert!(field("Groups:").is_empty(), "{setting:?}");
-            for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+            assert_eq!(field("Uid"), nobody, "{setting:?}");
+            assert_eq!(field("Gid"), nobody, "{setting:?}");
+            assert!(field("Groups").is_empty(), "{setting:?}");
+            for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
                 assert_eq!(field(set), ["0000000000000000"], "{setting:?}: {set}");
             }
         }
@@ -244,10 +241,10 @@ fn a_killed_worker_ends_the_program_and_the_signal_is_named() {
     let abc = place.file("abc", b"abc");
     let endless = place.sparse("endless", 1 << 40);
     for setting in Setting::all() {
-        let program = Running::start(setting.command(&place, [&abc, &endless, &abc]));
-        let worker = program.worker_at(&endless);
-        signal(worker, libc::SIGKILL);
-        let report = program.finish();
+        let program = start(setting.command(&place, [&abc, &endless, &abc]));
+        let worker = worker_at(&program, &endless);
+        worker.signal(Signal::SIGKILL);
+        let report = Report::parse(program.finish());
         assert_eq!(report.code(), Some(2), "{setting:?}");
         let due = "privsep: the worker ended early: signal: 9 (SIGKILL)";
         assert_eq!(report.errors, [due], "{setting:?}");
@@ -261,21 +258,20 @@ fn a_worker_killed_before_it_takes_a_request_ends_the_program_too() {
     let abc = place.file("abc", b"abc");
     for setting in Setting::all() {
         let mut command = setting.command(&place, vec![&abc; 30_000]);
-        let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let program = Running(Some(child));
-        let worker = program.worker_at(&abc);
+        let program = Running::start(command.stdout(Stdio::null()).stderr(Stdio::piped()));
+        let worker = worker_at(&program, &abc);
         until("a request is sent to a worker that is stopped", || {
-            signal(worker, libc::SIGSTOP);
-            until("the worker is stopped", || (state(worker) == 'T').then_some(()));
-            until("the parent waits for it", || (state(program.id()) == 'S').then_some(()));
-            let taken = process(worker).join("fd/4").is_symlink();
+            worker.signal(Signal::SIGSTOP);
+            until("the worker is stopped", || worker.state() == "T");
+            until("the parent waits for it", || program.process().state() == "S");
+            let taken = worker.file("fd/4").is_symlink();
             if taken {
-                signal(worker, libc::SIGCONT);
+                worker.signal(Signal::SIGCONT);
             }
-            (!taken).then_some(())
+            !taken
         });
-        signal(worker, libc::SIGKILL);
-        let report = program.finish();
+        worker.signal(Signal::SIGKILL);
+        let report = Report::parse(program.finish());
         assert_eq!(report.code(), Some(2), "{setting:?}");
         let due = "privsep: the worker ended early: signal: 9 (SIGKILL)";
         assert_eq!(report.errors, [due], "{setting:?}");
@@ -287,15 +283,12 @@ fn a_worker_does_not_outlive_a_killed_parent() {
     let place = Place::new();
     let endless = place.sparse("endless", 1 << 40);
     for setting in Setting::all() {
-        let program = Running::start(setting.command(&place, [&endless]));
-        let worker = program.worker_at(&endless);
-        signal(program.id(), libc::SIGKILL);
+        let program = start(setting.command(&place, [&endless]));
+        let worker = worker_at(&program, &endless);
+        program.process().signal(Signal::SIGKILL);
         program.finish();
         // Whoever inherits orphans may leave it a zombie, which has no memory.
-        until("the worker ends", || {
-            let status = fs::read_to_string(process(worker).join("status")).unwrap_or_default();
-            (!status.contains("VmRSS:")).then_some(())
-        });
+        until("the worker ends", || worker.memory("VmRSS").is_none());
     }
 }
 
@@ -353,7 +346,7 @@ fn the_worker_ends_at_the_first_message_that_is_not_a_request() {
 
             channel.tx.compose(Header::new(msg_type), b"", descriptor).unwrap();
             channel.tx.flush().unwrap();
-            let report = worker.finish();
+            let report = Report::parse(worker.finish());
             assert_eq!(report.code(), Some(2), "{setting:?}, {case}");
             assert_eq!(report.errors.len(), 1, "{setting:?}, {case}: {:?}", report.errors);
             assert!(report.errors[0].contains(complaint), "{setting:?}: {:?}", report.errors);
@@ -369,8 +362,8 @@ fn nobody_at_the_output_is_an_error_and_no_panic() {
         let (read, write) = io::pipe().unwrap();
         drop(read);
         let mut program = setting.command(&place, [&path]);
-        let program = program.stdout(write).stderr(Stdio::piped()).spawn().unwrap();
-        let report = Running(Some(program)).finish();
+        let program = Running::start(program.stdout(write).stderr(Stdio::piped()));
+        let report = Report::parse(program.finish());
         assert_eq!(report.code(), Some(2), "{setting:?}");
         assert_eq!(report.errors, ["privsep: cannot print: Broken pipe (os error 32)"]);
     }
@@ -438,7 +431,7 @@ impl Setting {
             "classic" => Any::Classic(Endian::NATIVE),
             _ => Any::Modern(Endian::NATIVE),
         };
-        (Running::start(command), Channel::new(ours, dialect).unwrap())
+        (start(command), Channel::new(ours, dialect).unwrap())
     }
 }
 
@@ -492,7 +485,9 @@ impl Program {
     }
 
     fn copy() -> Self {
-        static BUILT: LazyLock<PathBuf> = LazyLock::new(build);
+        static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
+            examples::build(env!("CARGO_TARGET_TMPDIR"), "imsg-os", "privsep", "")
+        });
         let directory = public_directory();
         let path = directory.path().join("privsep");
         fs::copy(&*BUILT, &path).unwrap();
@@ -501,60 +496,23 @@ impl Program {
     }
 }
 
-fn build() -> PathBuf {
-    examples::build(env!("CARGO_TARGET_TMPDIR"), "imsg-os", "privsep", "")
-}
-
 fn public_directory() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
     directory
 }
 
-/// The program while it runs. It is killed when it is dropped.
-struct Running(Option<Child>);
-
-impl Running {
-    fn start(mut command: Command) -> Self {
-        Self(Some(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()))
-    }
-
-    fn id(&self) -> u32 {
-        self.0.as_ref().unwrap().id()
-    }
-
-    /// The worker, once it has `file` open to read it.
-    fn worker_at(&self, file: &Path) -> u32 {
-        let children = process(self.id()).join(format!("task/{}/children", self.id()));
-        until("the worker is at the file", || {
-            let children = fs::read_to_string(&children).unwrap();
-            let worker = children.split_whitespace().next()?.parse().unwrap();
-            let held = fs::read_link(process(worker).join("fd/4")).ok()?;
-            (held == file).then_some(worker)
-        })
-    }
-
-    fn finish(mut self) -> Report {
-        let child = self.0.take().unwrap();
-        let id = child.id();
-        let (sender, receiver) = mpsc::channel();
-        thread::spawn(move || sender.send(child.wait_with_output()));
-        let Ok(output) = receiver.recv_timeout(PATIENCE) else {
-            signal(id, libc::SIGKILL);
-            panic!("the program hangs");
-        };
-        let output = output.unwrap();
-        Report::parse(output.status, output.stdout, output.stderr)
-    }
+/// The worker, once it has `file` open to read it.
+fn worker_at(program: &Running, file: &Path) -> Process {
+    until_some("the worker is at the file", || {
+        let worker = program.process().first_child()?;
+        let held = fs::read_link(worker.file("fd/4")).ok()?;
+        (held == file).then_some(worker)
+    })
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
+fn start(mut command: Command) -> Running {
+    Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
 }
 
 /// All that the program said.
@@ -577,19 +535,19 @@ struct Row {
 
 impl Report {
     fn of(command: Command) -> Self {
-        Running::start(command).finish()
+        Self::parse(start(command).finish())
     }
 
-    fn parse(status: ExitStatus, stdout: Vec<u8>, stderr: Vec<u8>) -> Self {
-        let (out, err) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
-        let mut lines = out.lines();
+    fn parse(report: process::Report) -> Self {
+        let mut lines = report.text().lines();
         let layers = lines.next().unwrap_or_default().to_owned();
         let title: Vec<_> = lines.next().unwrap_or_default().split_whitespace().collect();
         if !layers.is_empty() {
             assert_eq!(title, ["size", "lines", "sha256", "own", "open", "name"]);
         }
         let rows = lines.map(Row::parse).collect();
-        Self { status, layers, rows, errors: err.lines().map(str::to_owned).collect() }
+        let errors = report.stderr.lines().map(str::to_owned).collect();
+        Self { status: report.status, layers, rows, errors }
     }
 
     fn code(&self) -> Option<i32> {
@@ -612,36 +570,6 @@ impl Row {
     }
 }
 
-fn process(id: u32) -> PathBuf {
-    PathBuf::from(format!("/proc/{id}"))
-}
-
-/// Whether it runs, sleeps, is stopped, and so on, as `ps` shows it.
-fn state(id: u32) -> char {
-    let stat = fs::read_to_string(process(id).join("stat")).unwrap();
-    // Behind the name of the program, which is in brackets.
-    stat.rsplit(") ").next().unwrap().chars().next().unwrap()
-}
-
-fn signal(process: u32, number: i32) {
-    // SAFETY: the call takes integers.
-    let result = unsafe { libc::kill(process.try_into().unwrap(), number) };
-    assert_eq!(result, 0, "{}", io::Error::last_os_error());
-}
-
-fn limit(command: &mut Command, resource: i32, most: libc::rlim_t) {
-    let set = move || {
-        let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
-        // SAFETY: the pointer is that of a limit, which outlives the call.
-        match unsafe { libc::setrlimit(resource as _, &limit) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    };
-    // SAFETY: the closure makes a system call and nothing else.
-    unsafe { command.pre_exec(set) };
-}
-
 fn test_is_root() -> bool {
     // SAFETY: the call takes nothing and cannot fail.
     unsafe { libc::geteuid() == 0 }
@@ -661,21 +589,4 @@ fn landlock_of_this_kernel() -> libc::c_long {
         )
     };
     version.max(0)
-}
-
-/// Asks again and again until there is an answer.
-fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(answer) = probe() {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "in vain: until {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// Says something that the test harness does not hold back.
-fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "\n{text}\n");
 }

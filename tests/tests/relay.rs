@@ -3,18 +3,16 @@
 
 #![cfg(target_os = "linux")]
 
-use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{self, IoSlice, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{LazyLock, Once};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use imsg_os::imsg_wire::Frame;
 use imsg_os::{
@@ -22,17 +20,17 @@ use imsg_os::{
     RecvError, WriteOutcome,
 };
 use imsg_tests::examples;
+use imsg_tests::process::{self, Process, Running, until, until_ready};
+use imsg_tests::rng::Rng;
 use imsg_tests::senders::Ends;
+use imsg_tests::tmux::{self, Tmux};
 use libc::{TIOCOUTQ, c_int};
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
+use nix::sys::resource::Resource;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{Backlog, ControlMessage, MsgFlags, Shutdown, listen, sendmsg, shutdown};
-use nix::unistd::Pid;
 use tempfile::TempDir;
-
-/// How long anything may take until it is said to hang.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The longest payload that every program takes.
 const MOST: usize = DEFAULT_MAX_LEN - HEADER_LEN;
@@ -53,7 +51,7 @@ const MODERN: Any = Any::Modern(Endian::NATIVE);
 
 #[test]
 fn a_client_that_is_attached_through_a_relay_types_and_sees_the_output() {
-    let Some(server) = Tmux::start() else { return };
+    let Some(server) = Tmux::start("cat") else { return };
     let names = concat!(env!("CARGO_MANIFEST_DIR"), "/../imsg-os/examples/tmux.names");
     let tap = Program::start(&server.socket, &["--connect-dialect", "tmux", "--names", names]);
     attach_and_type(&server, &tap);
@@ -69,7 +67,7 @@ fn a_client_that_is_attached_through_a_relay_types_and_sees_the_output() {
 
 #[test]
 fn a_client_that_is_attached_through_two_translations_types_and_sees_the_output() {
-    let Some(server) = Tmux::start() else { return };
+    let Some(server) = Tmux::start("cat") else { return };
     let chain = Chain::start(&server);
     attach_and_type(&server, &chain.classic_to_modern);
     chain.finish();
@@ -77,7 +75,7 @@ fn a_client_that_is_attached_through_two_translations_types_and_sees_the_output(
 
 #[test]
 fn fifty_megabytes_pass_byte_for_byte_in_constant_memory() {
-    let Some(server) = Tmux::start() else { return };
+    let Some(server) = Tmux::start("cat") else { return };
     let tap = Program::start(&server.socket, &["--connect-dialect", "tmux"]);
     load_and_save(&tap, 50_000_000);
     assert_eq!(tap.finish(), [""; 0]);
@@ -85,7 +83,7 @@ fn fifty_megabytes_pass_byte_for_byte_in_constant_memory() {
 
 #[test]
 fn fifty_megabytes_pass_two_translations_byte_for_byte_in_constant_memory() {
-    let Some(server) = Tmux::start() else { return };
+    let Some(server) = Tmux::start("cat") else { return };
     let chain = Chain::start(&server);
     load_and_save(&chain.classic_to_modern, 50_000_000);
     let memory = chain.modern_to_classic.most_memory();
@@ -95,14 +93,14 @@ fn fifty_megabytes_pass_two_translations_byte_for_byte_in_constant_memory() {
 
 #[test]
 fn a_client_that_is_killed_is_detached_and_the_others_stay() {
-    let Some(server) = Tmux::start() else { return };
+    let Some(server) = Tmux::start("cat") else { return };
     let tap = Program::start(&server.socket, &["--connect-dialect", "tmux"]);
     let baseline = tap.descriptors();
     let (_stays, leaves) = (Terminal::attach(&tap), Terminal::attach(&tap));
-    let clients = || server.run(["list-clients", "-F", "#{client_pid}"]);
+    let clients = || server.output_of(["list-clients", "-F", "#{client_pid}"]);
     until("both are attached", || clients().lines().count() == 2);
-    let pid = clients().lines().next_back().unwrap().parse().unwrap();
-    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    let pid: u32 = clients().lines().next_back().unwrap().parse().unwrap();
+    Process::of(pid).signal(Signal::SIGKILL);
     until("one is detached", || clients().lines().count() == 1);
     until("its connection is gone", || tap.descriptors() == baseline + 2);
     assert_ne!(clients().trim(), pid.to_string());
@@ -113,18 +111,18 @@ fn a_client_that_is_killed_is_detached_and_the_others_stay() {
 
 #[test]
 fn a_server_that_is_killed_ends_its_clients_and_can_be_started_again() {
-    let Some(mut server) = Tmux::start() else { return };
+    let Some(mut server) = Tmux::start("cat") else { return };
     let tap = Program::start(&server.socket, &["--connect-dialect", "tmux"]);
     let baseline = tap.descriptors();
     let terminal = Terminal::attach(&tap);
     terminal.until_shown("[first]");
-    server.process.kill();
+    server.running.kill();
     terminal.until_shown("the client has ended");
     until("the connection is gone", || tap.descriptors() == baseline);
 
-    assert!(!real_tmux(&tap.listen).arg("ls").output().unwrap().status.success());
-    server.start_again();
-    let listed = real_tmux(&tap.listen).arg("ls").output().unwrap();
+    assert!(!tmux::client(&tap.listen).arg("ls").output().unwrap().status.success());
+    server.start_again("cat");
+    let listed = tmux::client(&tap.listen).arg("ls").output().unwrap();
     assert!(listed.status.success(), "{listed:?}");
     let mut complaints = tap.finish();
     complaints.retain(|line| !line.ends_with(UNREAD));
@@ -345,7 +343,7 @@ fn a_hang_up_is_one_for_the_other_side() {
         let (leaves, stays) = if server_leaves { (server, client) } else { (client, server) };
         drop(leaves);
         // Which is more than that it sends no more.
-        wait_for(&stays.channel, PollFlags::POLLHUP);
+        until_ready(&stays.channel, PollFlags::POLLHUP);
         relay.program.until_descriptors(baseline);
     }
     assert_eq!(relay.finish(), [""; 0]);
@@ -424,12 +422,12 @@ fn two_hundred_clients_that_come_and_leave_at_random_leave_nothing_behind() {
             for thread in 0..THREADS {
                 let relay = &relay;
                 scope.spawn(move || {
-                    let mut rng = Rng(thread as u64);
+                    let mut rng = Rng::of(&[thread as u64]);
                     let mut clients: Vec<_> =
                         (0..EACH).map(|_| relay.connect_client(ways.1)).collect();
                     while !clients.is_empty() {
-                        let chosen = rng.below(clients.len());
-                        if rng.below(6) == 0 {
+                        let chosen = rng.size_below(clients.len());
+                        if rng.one_in(6) {
                             leave(clients.swap_remove(chosen), &mut rng);
                         } else {
                             round_trip(&mut clients[chosen], &mut rng);
@@ -558,7 +556,7 @@ fn a_full_descriptor_table_ends_the_connections_that_need_more() {
     // There is room for ten connections, and for half of one, or none.
     for (room, limit) in [20, 21].into_iter().zip(limits) {
         let relay = Relay::start_as(&arguments, None, |command, _| {
-            limited(command.get_program(), command.get_args(), limit)
+            self::limit(command, limit);
         });
         let mut pairs: Vec<_> = (0..10).map(|_| relay.connect(MODERN, MODERN)).collect();
         relay.connect_client(MODERN).expect_end();
@@ -599,11 +597,13 @@ fn descriptors_wait_while_as_many_are_on_their_way_as_may() {
         fs::copy(&*PROGRAM, &copy).unwrap();
         open(place);
         open(&place.join("server"));
-        let mut limited = limited(copy.as_os_str(), command.get_args(), MOST_ON_THEIR_WAY);
+        let mut copied = Command::new(copy);
+        copied.args(command.get_args());
+        limit(&mut copied, MOST_ON_THEIR_WAY);
         if fs::metadata("/proc/self").unwrap().uid() == 0 {
-            limited.uid(NOBODY_ELSE).gid(NOBODY_ELSE);
+            copied.uid(NOBODY_ELSE).gid(NOBODY_ELSE);
         }
-        limited
+        *command = copied;
     });
     let (mut client, mut server) = relay.connect(MODERN, MODERN);
     let (mut other_client, mut other_server) = relay.connect(MODERN, MODERN);
@@ -672,7 +672,7 @@ fn a_socket_that_is_live_or_something_else_is_refused_and_stays() {
 #[test]
 fn a_socket_that_a_killed_program_left_is_taken_over() {
     let mut relay = Relay::start(&["--connect-dialect", "modern"]);
-    relay.program.process.kill();
+    relay.program.running.kill();
     assert!(relay.program.listen.exists());
     let Relay { program, server } = relay;
     let Program { directory, connect, .. } = program;
@@ -703,12 +703,12 @@ fn what_was_received_is_passed_on_before_a_signal_ends_the_program() {
         fill(&mut client, 3000, true, &mut others);
         let Relay { program, server: listener } = relay;
         thread::scope(|scope| {
-            let pid = program.pid();
+            let process = program.process();
             let listen = program.listen.clone();
             let stopped = scope.spawn(move || program.stop(signal));
             // It takes no more clients, but is still there for this one.
             until("the socket is gone", || !listen.exists());
-            kill(pid, None).unwrap();
+            assert_eq!(kill(process.0, None), Ok(()));
             let mut received = 0;
             while let Some(got) = server.receive() {
                 assert_eq!((got.header.msg_type, got.number), (received, Some(received)));
@@ -729,7 +729,7 @@ fn a_second_signal_ends_the_program_at_once() {
     let mut others = relay.connect(MODERN, MODERN);
     let (mut client, _server) = relay.connect(MODERN, MODERN);
     fill(&mut client, 3000, true, &mut others);
-    kill(relay.program.pid(), Signal::SIGTERM).unwrap();
+    relay.program.process().signal(Signal::SIGTERM);
     let report = relay.program.stop(Signal::SIGINT);
     assert!(report.status.signal().is_some(), "{:?}", report.status);
     assert!(!report.leaves_socket);
@@ -892,7 +892,7 @@ impl Peer {
 
     fn try_flush(&mut self) -> io::Result<()> {
         while self.channel.tx.write()? == WriteOutcome::WouldBlock {
-            wait_for(&self.channel, PollFlags::POLLOUT);
+            until_ready(&self.channel, PollFlags::POLLOUT);
         }
         Ok(())
     }
@@ -944,7 +944,7 @@ impl Peer {
         while !rx.is_ready() {
             match rx.read() {
                 Ok(ReadOutcome::Data) => {}
-                Ok(ReadOutcome::WouldBlock) => wait_for(rx, PollFlags::POLLIN),
+                Ok(ReadOutcome::WouldBlock) => _ = until_ready(rx, PollFlags::POLLIN),
                 Ok(ReadOutcome::Closed) => break,
                 Err(RecvError::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => {}
                 Err(error) => panic!("{error}"),
@@ -1008,12 +1008,12 @@ fn fill(from: &mut Peer, len: usize, descriptors: bool, others: &mut (Peer, Peer
 fn expect_sleep(program: &Program) {
     let busy = Relay::start(&["--connect-dialect", "modern", "--quiet"]);
     let (mut client, mut server) = busy.connect(MODERN, MODERN);
-    let before = (program.ticks(), busy.program.ticks());
+    let before = (program.process().ticks(), busy.program.process().ticks());
     // It has the processor as often as one that spins would have it.
-    while busy.program.ticks() < before.1 + 20 {
+    while busy.program.process().ticks() < before.1 + 20 {
         exchange(&mut client, &mut server, 6);
     }
-    let ticks = program.ticks() - before.0;
+    let ticks = program.process().ticks() - before.0;
     assert!(ticks <= 4, "{ticks}");
 }
 
@@ -1030,9 +1030,9 @@ fn exchange(from: &mut Peer, to: &mut Peer, n: u32) {
 }
 
 fn round_trip(client: &mut Peer, rng: &mut Rng) {
-    let header = Header { id: rng.next() as u32, ..Header::new(rng.next() as u32) };
-    let len = if rng.below(4) == 0 { rng.below(MOST + 1) } else { rng.below(300) };
-    let number = (rng.below(3) == 0).then_some(header.msg_type);
+    let header = Header { id: rng.number() as u32, ..Header::new(rng.number() as u32) };
+    let len = if rng.one_in(4) { rng.size_below(MOST + 1) } else { rng.size_below(300) };
+    let number = rng.one_in(3).then_some(header.msg_type);
     client.send(header, &noise()[..len], number);
     client.expect(header, &noise()[..len], number);
 }
@@ -1126,28 +1126,8 @@ fn numbered(number: u32) -> OwnedFd {
 
 /// All payloads are parts of this.
 fn noise() -> &'static [u8] {
-    static NOISE: LazyLock<Vec<u8>> = LazyLock::new(|| {
-        let mut rng = Rng(1);
-        (0..200_000).map(|_| rng.next() as u8).collect()
-    });
+    static NOISE: LazyLock<Vec<u8>> = LazyLock::new(|| Rng::of(&[1]).bytes(200_000));
     &NOISE
-}
-
-/// SplitMix64.
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut n = self.0;
-        n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        n ^ (n >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
 }
 
 // The program.
@@ -1185,12 +1165,12 @@ impl Relay {
         Self::start_as(arguments, None, as_it_is)
     }
 
-    /// Starts it with this as its standard output, by what `adapt` makes of its command, given the
+    /// Starts it with this as its standard output, by its command as `adapt` changes it, given the
     /// directory of its sockets.
     fn start_as(
         arguments: &[&str],
         output: Option<Stdio>,
-        adapt: impl FnOnce(Command, &Path) -> Command,
+        adapt: impl FnOnce(&mut Command, &Path),
     ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let place = directory.path().to_owned();
@@ -1206,7 +1186,9 @@ impl Relay {
                 });
             }
             Program::run(directory, &connect, output, |listen| {
-                adapt(command(listen, &connect, arguments), &place)
+                let mut command = command(listen, &connect, arguments);
+                adapt(&mut command, &place);
+                command
             })
         });
         Self { program, server }
@@ -1239,7 +1221,7 @@ fn connect(path: &Path, dialect: Any) -> Peer {
 }
 
 fn accept(server: &UnixListener, dialect: Any) -> Peer {
-    wait_for(server, PollFlags::POLLIN);
+    until_ready(server, PollFlags::POLLIN);
     Peer::new(server.accept().unwrap().0, dialect)
 }
 
@@ -1252,25 +1234,16 @@ fn command(listen: &Path, connect: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-fn as_it_is(command: Command, _: &Path) -> Command {
-    command
-}
+fn as_it_is(_: &mut Command, _: &Path) {}
 
-/// Runs a program so that it can have no more than `most` descriptors.
-fn limited<'a>(
-    program: &OsStr,
-    arguments: impl Iterator<Item = &'a OsStr>,
-    most: usize,
-) -> Command {
-    let mut limited = Command::new("sh");
-    limited.args(["-c", &format!("ulimit -n {most}; exec \"$@\""), "sh"]);
-    limited.arg(program).args(arguments);
-    limited
+/// Limits the number of its descriptors.
+fn limit(command: &mut Command, most: usize) {
+    process::limit(command, Resource::RLIMIT_NOFILE, most as u64);
 }
 
 /// The relay while it runs.
 struct Program {
-    process: Process,
+    running: Running,
     listen: PathBuf,
     connect: PathBuf,
     directory: TempDir,
@@ -1299,14 +1272,13 @@ impl Program {
     ) -> Self {
         let listen = directory.path().join("relay-socket");
         let file = |name| Stdio::from(File::create(directory.path().join(name)).unwrap());
-        let child = command(&listen)
+        let mut command = command(&listen);
+        command
             .stdin(Stdio::null())
             .stdout(output.unwrap_or_else(|| file("messages")))
-            .stderr(file("complaints"))
-            .spawn()
-            .unwrap();
-        let process = Process(child);
-        let program = Self { process, listen, connect: connect.to_owned(), directory };
+            .stderr(file("complaints"));
+        let running = Running::start(&mut command);
+        let program = Self { running, listen, connect: connect.to_owned(), directory };
         let due = format!("relay: listening on {}", program.listen.display());
         until("it listens", || program.lines("complaints").contains(&due));
         program
@@ -1331,16 +1303,12 @@ impl Program {
         until("it complains", || self.complaints().len() >= number);
     }
 
-    fn pid(&self) -> Pid {
-        Pid::from_raw(self.process.0.id().cast_signed())
-    }
-
-    fn file_of_process(&self, file: &str) -> PathBuf {
-        Path::new("/proc").join(self.process.0.id().to_string()).join(file)
+    fn process(&self) -> Process {
+        self.running.process()
     }
 
     fn descriptors(&self) -> usize {
-        fs::read_dir(self.file_of_process("fd")).unwrap().count()
+        self.process().descriptors()
     }
 
     fn until_descriptors(&self, number: usize) {
@@ -1350,37 +1318,23 @@ impl Program {
     /// The limit for as many descriptors as it has, and some more. Those that it inherited may have
     /// any number.
     fn limit_with_room_for(&self, more: usize) -> usize {
-        let used = |number: &usize| self.file_of_process(&format!("fd/{number}")).exists();
+        let used = |number: &usize| self.process().file(&format!("fd/{number}")).exists();
         (0..).filter(|number| !used(number)).nth(more).unwrap()
     }
 
     /// The most memory that it ever had, in KiB.
     fn most_memory(&self) -> usize {
-        let status = fs::read_to_string(self.file_of_process("status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
-    }
-
-    /// How long it has used a processor.
-    fn ticks(&self) -> u64 {
-        let stat = fs::read_to_string(self.file_of_process("stat")).unwrap();
-        // Behind the name of the program, which is in brackets.
-        let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+        self.process().memory("VmHWM").unwrap()
     }
 
     /// Ends it by a signal.
     fn stop(mut self, signal: Signal) -> Report {
-        kill(self.pid(), signal).unwrap();
-        let mut status = None;
-        until("it ends", || {
-            status = self.process.0.try_wait().unwrap();
-            status.is_some()
-        });
+        self.process().signal(signal);
+        let status = self.running.until_it_ends();
         let messages = self.directory.path().join("messages");
         let messages = if messages.exists() { self.messages() } else { Vec::new() };
         Report {
-            status: status.unwrap(),
+            status,
             messages,
             complaints: self.complaints(),
             leaves_socket: self.listen.exists(),
@@ -1419,88 +1373,6 @@ impl Chain {
 
 // The tmux that is installed.
 
-/// A server with one session.
-struct Tmux {
-    process: Process,
-    socket: PathBuf,
-    _place: TempDir,
-}
-
-impl Tmux {
-    /// `None`, and a loud word about it, when there is no tmux.
-    fn start() -> Option<Self> {
-        Self::start_with("cat")
-    }
-
-    /// Starts it with this in its session.
-    fn start_with(command: &str) -> Option<Self> {
-        let place = tempfile::tempdir().unwrap();
-        let socket = place.path().join("socket");
-        let process = match Self::spawn(&socket) {
-            Ok(process) => process,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                assert!(std::env::var_os("CI").is_none(), "tmux is not installed, and has to be");
-                static ONCE: Once = Once::new();
-                ONCE.call_once(|| {
-                    let text = "NOT TESTED: the relay with tmux, which is not installed";
-                    let _ = writeln!(io::stderr(), "\n{text}\n");
-                });
-                return None;
-            }
-            Err(error) => panic!("{error}"),
-        };
-        let server = Self { process, socket, _place: place };
-        server.start_session(command);
-        Some(server)
-    }
-
-    /// In the foreground, as our child.
-    fn spawn(socket: &Path) -> io::Result<Process> {
-        let mut command = real_tmux(socket);
-        command.arg("-D").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.spawn().map(Process)
-    }
-
-    fn start_session(&self, command: &str) {
-        until("the server listens", || UnixStream::connect(&self.socket).is_ok());
-        self.run(["new-session", "-d", "-s", "first", command]);
-    }
-
-    fn start_again(&mut self) {
-        self.process = Self::spawn(&self.socket).unwrap();
-        self.start_session("cat");
-    }
-
-    fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> String {
-        let output = real_tmux(&self.socket).args(arguments).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-}
-
-/// A program that is killed when this is dropped.
-struct Process(Child);
-
-impl Process {
-    fn kill(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-fn real_tmux(socket: &Path) -> Command {
-    let mut command = Command::new("tmux");
-    command.args(["-u", "-f", "/dev/null", "-S"]).arg(socket);
-    command.env_remove("TMUX").env("LC_ALL", "C.UTF-8").env("TERM", "vt100");
-    command
-}
-
 /// A terminal: another tmux, whose screen can be looked at.
 struct Terminal(Tmux);
 
@@ -1510,15 +1382,15 @@ impl Terminal {
         let listen = relay.listen.display();
         let attach = format!("env -u TMUX tmux -u -f /dev/null -S {listen} attach");
         let command = format!("{attach}; echo the client has ended; exec cat");
-        Self(Tmux::start_with(&command).expect("there is a tmux"))
+        Self(Tmux::start(&command).expect("there is a tmux"))
     }
 
     fn types(&self, keys: &[&str]) {
-        self.0.run(["send-keys", "-t", "first"].iter().chain(keys));
+        self.0.output_of(["send-keys", "-t", "first"].iter().chain(keys));
     }
 
     fn screen(&self) -> String {
-        self.0.run(["capture-pane", "-p", "-t", "first"])
+        self.0.output_of(["capture-pane", "-p", "-t", "first"])
     }
 
     fn until_shown(&self, text: &str) {
@@ -1533,7 +1405,7 @@ fn attach_and_type(server: &Tmux, relay: &Program) {
     terminal.types(&["typed by hand", "Enter"]);
     // Once as it is typed, and once by the program in the session.
     until("the output is shown", || terminal.screen().matches("typed by hand").count() == 2);
-    assert!(server.run(["capture-pane", "-p", "-t", "first"]).contains("typed by hand"));
+    assert!(server.output_of(["capture-pane", "-p", "-t", "first"]).contains("typed by hand"));
     terminal.types(&["C-b", "d"]);
     terminal.until_shown("the client has ended");
     relay.until_descriptors(baseline);
@@ -1543,32 +1415,15 @@ fn attach_and_type(server: &Tmux, relay: &Program) {
 fn load_and_save(relay: &Program, len: usize) {
     let place = tempfile::tempdir().unwrap();
     let (from, to) = (place.path().join("from"), place.path().join("to"));
-    let mut rng = Rng(2);
-    let data: Vec<u8> = (0..len / 8).flat_map(|_| rng.next().to_ne_bytes()).collect();
+    let data = Rng::of(&[2]).bytes(len);
     fs::write(&from, &data).unwrap();
-    let mut load = real_tmux(&relay.listen);
+    let mut load = tmux::client(&relay.listen);
     load.args(["load-buffer", "-"]).stdin(File::open(&from).unwrap());
     assert!(load.status().unwrap().success());
-    let mut save = real_tmux(&relay.listen);
+    let mut save = tmux::client(&relay.listen);
     save.args(["save-buffer", "-"]).stdout(File::create(&to).unwrap());
     assert!(save.status().unwrap().success());
     assert!(fs::read(&to).unwrap() == data);
     let memory = relay.most_memory();
     assert!(memory < MEMORY, "{memory} KiB");
-}
-
-/// Waits until something is ready.
-fn wait_for(what: &impl AsFd, flags: PollFlags) {
-    let mut fds = [PollFd::new(what.as_fd(), flags)];
-    let ready = poll(&mut fds, PollTimeout::try_from(PATIENCE).unwrap()).unwrap();
-    assert!(ready > 0, "in vain: until it is ready for {flags:?}");
-}
-
-/// Asks again and again until it is so.
-fn until(what: &str, mut probe: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !probe() {
-        assert!(Instant::now() < deadline, "in vain: until {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
 }

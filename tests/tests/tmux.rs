@@ -3,24 +3,22 @@
 
 #![cfg(target_os = "linux")]
 
-use std::env;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{LazyLock, Once, mpsc};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use imsg_os::{Any, Channel, Descriptor, Endian, Header};
 use imsg_tests::examples;
-use tempfile::TempDir;
-
-/// How long anything may take until it is said to hang.
-const PATIENCE: Duration = Duration::from_secs(60);
+use imsg_tests::process::{self, Report, Running, until};
+use imsg_tests::rng::Rng;
+use imsg_tests::tmux::Tmux;
+use nix::sys::resource::Resource;
+use nix::sys::signal::Signal;
 
 const CLASSIC: Any = Any::Classic(Endian::NATIVE);
 const MODERN: Any = Any::Modern(Endian::NATIVE);
@@ -44,9 +42,9 @@ fn what_commands_print_is_what_tmux_itself_prints() {
         &["display-message", "-p", "one", ";", "display-message", "-p", "two"],
     ] {
         let ours = server.run(command);
-        let theirs = server.real(command);
+        let theirs = server.0.run(command);
         assert_eq!(ours.text(), theirs.text(), "{command:?}");
-        assert_eq!(ours.errors, theirs.errors, "{command:?}");
+        assert_eq!(ours.stderr, theirs.stderr, "{command:?}");
         assert_eq!(ours.code(), theirs.code(), "{command:?}");
     }
 }
@@ -55,7 +53,7 @@ fn what_commands_print_is_what_tmux_itself_prints() {
 fn an_unknown_command_is_an_error_of_the_server_with_its_status() {
     let Some(server) = Server::start() else { return };
     let report = server.run(["nonsense"]);
-    assert_eq!((report.text(), report.errors.as_str()), ("", "unknown command: nonsense\n"));
+    assert_eq!((report.text(), report.stderr.as_str()), ("", "unknown command: nonsense\n"));
     assert_eq!(report.code(), Some(1));
 }
 
@@ -71,7 +69,7 @@ fn the_version_of_the_server_is_that_of_the_program() {
 fn a_session_that_is_started_is_there() {
     let Some(server) = Server::start() else { return };
     let report = server.run(["new-session", "-d", "-s", "x", "cat"]);
-    assert_eq!((report.code(), report.text(), report.errors.as_str()), (Some(0), "", ""));
+    assert_eq!((report.code(), report.text(), report.stderr.as_str()), (Some(0), "", ""));
     let report = server.run(["list-sessions", "-F", "#{session_name}"]);
     assert_eq!((report.code(), report.text()), (Some(0), "first\nx\n"));
 }
@@ -82,7 +80,7 @@ fn a_session_gets_the_directory_and_the_environment_of_the_client() {
     let place = tempfile::tempdir().unwrap();
     let mut command = server.command(["new-session", "-d", "-s", "x", "cat"]);
     command.current_dir(&place).env("DISPLAY", "host:7").env("LARGE", "x".repeat(20_000));
-    assert_eq!(Report::of(command, b"").code(), Some(0));
+    assert_eq!(process::run(&mut command, b"").code(), Some(0));
 
     let report = server.run(["display-message", "-p", "-t", "x", "#{session_path}"]);
     assert_eq!(report.text().trim_end(), place.path().canonicalize().unwrap().to_str().unwrap());
@@ -98,7 +96,7 @@ fn names_may_be_any_text() {
     let report = server.run(["list-sessions", "-F", "#{session_name}"]);
     assert_eq!(report.text(), format!("{name}\n"));
     let report = server.run(["has-session", "-t", &format!("={name}")]);
-    assert_eq!((report.code(), report.errors.as_str()), (Some(0), ""));
+    assert_eq!((report.code(), report.stderr.as_str()), (Some(0), ""));
 }
 
 #[test]
@@ -107,34 +105,34 @@ fn a_buffer_of_any_size_is_loaded_and_saved_byte_for_byte() {
     // A READ holds 16364 bytes.
     for len in [1, 16363, 16364, 16365, 2 * 16364, 100_000, 20_000_000] {
         let data = noise(len);
-        let report = Report::of(server.command(["load-buffer", "-"]), &data);
-        assert_eq!((report.code(), report.errors.as_str()), (Some(0), ""), "{len}");
+        let report = process::run(&mut server.command(["load-buffer", "-"]), &data);
+        assert_eq!((report.code(), report.stderr.as_str()), (Some(0), ""), "{len}");
         let report = server.run(["save-buffer", "-"]);
-        assert_eq!((report.code(), report.errors.as_str()), (Some(0), ""), "{len}");
-        assert!(report.output == data, "{len}: {} bytes came back", report.output.len());
+        assert_eq!((report.code(), report.stderr.as_str()), (Some(0), ""), "{len}");
+        assert!(report.stdout == data, "{len}: {} bytes came back", report.stdout.len());
     }
 }
 
 #[test]
 fn a_buffer_can_be_loaded_from_a_file_and_saved_to_one_as_standard_streams() {
     let Some(server) = Server::start() else { return };
-    let (from, to) = (server.place.path().join("from"), server.place.path().join("to"));
+    let (from, to) = (server.0.place.path().join("from"), server.0.place.path().join("to"));
     let data = noise(1_000_000);
     fs::write(&from, &data).unwrap();
 
     let mut load = server.command(["load-buffer", "-"]);
     load.stdin(File::open(&from).unwrap());
-    assert_eq!(Report::of(load, b"").code(), Some(0));
+    assert_eq!(process::run(&mut load, b"").code(), Some(0));
     let mut save = server.command(["save-buffer", "-"]);
     save.stdout(File::create(&to).unwrap());
-    assert_eq!(Report::of(save, b"").code(), Some(0));
+    assert_eq!(process::run(&mut save, b"").code(), Some(0));
     assert!(fs::read(&to).unwrap() == data);
 }
 
 #[test]
 fn files_are_neither_read_nor_written_by_name() {
     let Some(server) = Server::start() else { return };
-    let (from, to) = (server.place.path().join("from"), server.place.path().join("to"));
+    let (from, to) = (server.0.place.path().join("from"), server.0.place.path().join("to"));
     fs::write(&from, b"text").unwrap();
     assert_eq!(server.run(["set-buffer", "text"]).code(), Some(0));
     for arguments in
@@ -142,7 +140,7 @@ fn files_are_neither_read_nor_written_by_name() {
     {
         let report = server.run(arguments);
         assert_eq!((report.code(), report.text()), (Some(1), ""), "{arguments:?}");
-        assert!(report.errors.contains("Operation not permitted"), "{}", report.errors);
+        assert!(report.stderr.contains("Operation not permitted"), "{}", report.stderr);
     }
     assert!(!to.exists());
     assert_eq!(server.run(["list-buffers"]).text().lines().count(), 1);
@@ -153,14 +151,15 @@ fn the_dialect_that_is_found_is_that_of_the_version() {
     let Some(server) = Server::start() else { return };
     let (dialect, other) =
         if server.is_classic() { ("classic", "modern") } else { ("modern", "classic") };
-    let found = format!("tmux: {}: {dialect} dialect, as a probe found\n", server.socket.display());
+    let found =
+        format!("tmux: {}: {dialect} dialect, as a probe found\n", server.0.socket.display());
     let report = server.run(["-v", "display-message", "-p", "hello"]);
     assert_eq!((report.code(), report.text()), (Some(0), "hello\n"));
-    assert_eq!(report.errors, found);
+    assert_eq!(report.stderr, found);
 
     let report = server.run(["--dialect", dialect, "-v", "display-message", "-p", "hello"]);
     assert_eq!((report.code(), report.text()), (Some(0), "hello\n"));
-    assert_eq!(report.errors, found.replace("as a probe found", "as told"));
+    assert_eq!(report.stderr, found.replace("as a probe found", "as told"));
 
     // The server does not understand the descriptors, and goes on.
     let report = server.run(["--dialect", other, "attach-session"]);
@@ -178,17 +177,17 @@ fn no_command_harms_the_server() {
     }
     let mut bare = server.command(["list-sessions"]);
     bare.env_clear();
-    let report = Report::of(bare, b"");
-    assert_eq!((report.code(), report.text().lines().count()), (Some(0), 1), "{}", report.errors);
+    let report = process::run(&mut bare, b"");
+    assert_eq!((report.code(), report.text().lines().count()), (Some(0), 1), "{}", report.stderr);
 }
 
 #[test]
 fn a_server_that_is_shut_down_by_the_command_has_done_it() {
     let Some(mut server) = Server::start() else { return };
-    let theirs = Server::start().unwrap().real(["kill-server"]);
+    let theirs = Server::start().unwrap().0.run(["kill-server"]);
     let report = server.run(["kill-server"]);
-    assert_eq!((report.code(), report.errors.as_str()), (theirs.code(), theirs.errors.as_str()));
-    assert!(server.process.wait().unwrap().success());
+    assert_eq!((report.code(), report.stderr.as_str()), (theirs.code(), theirs.stderr.as_str()));
+    assert!(server.0.running.until_it_ends().success());
     assert_eq!(server.run(["list-sessions"]).code(), Some(1));
 }
 
@@ -199,12 +198,13 @@ fn the_default_socket_is_that_of_tmux() {
     let place = tempfile::tempdir().unwrap();
     let directory = place.path().join(format!("tmux-{user}"));
     fs::create_dir(&directory).unwrap();
-    let Some(default) = Server::start_at(place, directory.join("default")) else { return };
+    let default = Tmux::start_at(place, directory.join("default"), "cat").map(Server);
+    let Some(default) = default else { return };
     let around = Server::start().unwrap();
     assert_eq!(default.run(["rename-session", "default"]).code(), Some(0));
     assert_eq!(around.run(["rename-session", "around"]).code(), Some(0));
 
-    let around_path = around.socket.to_str().unwrap();
+    let around_path = around.0.socket.to_str().unwrap();
     for (tmux, due) in [
         (None, "default\n"),
         (Some(String::new()), "default\n"),
@@ -213,12 +213,12 @@ fn the_default_socket_is_that_of_tmux() {
         (Some(around_path.to_owned()), "around\n"),
     ] {
         let mut command = program(["list-sessions", "-F", "#{session_name}"]);
-        command.env("TMUX_TMPDIR", default.place.path());
+        command.env("TMUX_TMPDIR", default.0.place.path());
         if let Some(tmux) = &tmux {
             command.env("TMUX", tmux);
         }
-        let report = Report::of(command, b"");
-        assert_eq!((report.text(), report.errors.as_str()), (due, ""), "{tmux:?}");
+        let report = process::run(&mut command, b"");
+        assert_eq!((report.text(), report.stderr.as_str()), (due, ""), "{tmux:?}");
     }
 }
 
@@ -226,32 +226,32 @@ fn the_default_socket_is_that_of_tmux() {
 fn a_server_that_is_killed_before_it_answers_is_an_error_and_no_hang() {
     for dialect in [None, Some("classic"), Some("modern")] {
         let Some(mut server) = Server::start() else { return };
-        signal(server.process.id(), libc::SIGSTOP);
+        server.0.running.process().signal(Signal::SIGSTOP);
         let options = dialect.map(|name| ["--dialect", name]);
         let arguments = options.iter().flatten().copied().chain(["list-sessions"]);
-        let client = Running::start(server.command(arguments));
-        client.until_it_waits();
-        server.process.kill().unwrap();
+        let client = Running::start(&mut server.command(arguments));
+        until_it_waits(&client);
+        server.0.running.kill();
         let report = client.finish();
         assert_eq!((report.code(), report.text()), (Some(1), ""), "{dialect:?}");
         // A probe that is hung up on says modern, and then nobody is there.
         let due = if dialect.is_some() { "the server exited unexpectedly" } else { "no server" };
-        assert!(report.errors.contains(due), "{dialect:?}: {}", report.errors);
+        assert!(report.stderr.contains(due), "{dialect:?}: {}", report.stderr);
     }
 }
 
 #[test]
 fn a_server_that_is_killed_half_way_is_an_error_and_no_hang() {
     let Some(mut server) = Server::start() else { return };
-    let mut client = Running::start(server.command(["load-buffer", "-"]));
-    let mut stdin = client.0.stdin.take().unwrap();
+    let mut client = Running::start(&mut server.command(["load-buffer", "-"]));
+    let mut stdin = client.child.stdin.take().unwrap();
     // More than the pipe holds: so the client has passed some of it on.
     stdin.write_all(&noise(1_000_000)).unwrap();
-    server.process.kill().unwrap();
+    server.0.running.kill();
     // Standard input is still open.
     let report = client.finish();
     assert_eq!((report.code(), report.text()), (Some(1), ""));
-    assert_eq!(report.errors, "tmux: the server exited unexpectedly\n");
+    assert_eq!(report.stderr, "tmux: the server exited unexpectedly\n");
 }
 
 #[test]
@@ -261,8 +261,8 @@ fn nobody_at_the_output_is_an_error_and_no_panic() {
     drop(read);
     let mut command = server.command(["list-keys"]);
     command.stdout(write);
-    let report = Report::of(command, b"");
-    assert_eq!(report.errors, "tmux: cannot print: Broken pipe (os error 32)\n");
+    let report = process::run(&mut command, b"");
+    assert_eq!(report.stderr, "tmux: cannot print: Broken pipe (os error 32)\n");
     assert_eq!(report.code(), Some(1));
     assert_eq!(server.run(["list-sessions"]).code(), Some(0));
 }
@@ -284,18 +284,19 @@ fn no_server_is_an_error_that_names_the_socket() {
         (&file, "no server running on "),
         (&long, "cannot connect to "),
     ] {
-        let report = Report::of(program([OsStr::new("-S"), path.as_os_str(), "ls".as_ref()]), b"");
+        let report =
+            process::run(&mut program([OsStr::new("-S"), path.as_os_str(), "ls".as_ref()]), b"");
         assert_eq!((report.code(), report.text()), (Some(1), ""));
         let due = format!("tmux: {due}{}: ", path.display());
-        assert!(report.errors.starts_with(&due), "{}", report.errors);
+        assert!(report.stderr.starts_with(&due), "{}", report.stderr);
     }
 }
 
 #[test]
 fn help_explains_and_no_command_at_all_is_a_mistake() {
-    let report = Report::of(program(["--help"]), b"");
+    let report = process::run(&mut program(["--help"]), b"");
     assert!(report.text().contains("TMUX_TMPDIR"), "{}", report.text());
-    assert_eq!(Report::of(program([""; 0]), b"").code(), Some(2));
+    assert_eq!(process::run(&mut program([""; 0]), b"").code(), Some(2));
 }
 
 // Against servers that are made up.
@@ -317,7 +318,7 @@ fn a_client_introduces_itself_as_tmux_does() {
             let descriptor = matches!(message.descriptor, Descriptor::Here(_));
             messages.push((msg_type, message.payload.to_vec(), descriptor));
         }
-        let pid = client.0.id().to_ne_bytes().to_vec();
+        let pid = client.child.id().to_ne_bytes().to_vec();
         let command = [&3_i32.to_ne_bytes()[..], "new-session\0-d\0süß\0".as_bytes()].concat();
         let due = [
             (111, 0x10000_u64.to_ne_bytes().to_vec(), false),
@@ -382,7 +383,7 @@ fn status_and_text_of_the_exit_are_those_of_the_program() {
                 drop(server);
             }
             let report = client.finish();
-            assert_eq!((report.code(), report.errors.as_str()), (Some(code), errors));
+            assert_eq!((report.code(), report.stderr.as_str()), (Some(code), errors));
         }
     }
 }
@@ -409,7 +410,7 @@ fn another_version_of_the_protocol_is_an_error_that_names_both() {
             let report = client.finish();
             assert_eq!(report.code(), Some(1));
             assert_eq!(
-                report.errors,
+                report.stderr,
                 "tmux: the server speaks version 9 of the protocol, and this client version 8\n"
             );
         }
@@ -428,7 +429,7 @@ fn the_answer_to_the_probe_tells_the_dialect() {
         let listener = UnixListener::bind(&socket).unwrap();
         let mut command = program(["-v", "-S"]);
         command.arg(&socket).arg("list-sessions");
-        let client = Running::start(command);
+        let client = Running::start(&mut command);
 
         let mut probed = channel(listener.accept().unwrap().0, CLASSIC);
         let message = probed.rx.recv().unwrap().unwrap();
@@ -442,7 +443,7 @@ fn the_answer_to_the_probe_tells_the_dialect() {
         // Where it goes on, there is nobody.
         let report = client.finish();
         assert_eq!(report.code(), Some(1));
-        assert!(report.errors.contains(due), "{}", report.errors);
+        assert!(report.stderr.contains(due), "{}", report.stderr);
     }
 }
 
@@ -481,7 +482,7 @@ fn only_the_standard_streams_are_opened_for_the_server() {
 #[test]
 fn a_read_can_be_cancelled_while_the_input_has_no_end() {
     let (mut client, mut server) = fake_at_command(CLASSIC, |_| {});
-    let mut stdin = client.0.stdin.take().unwrap();
+    let mut stdin = client.child.stdin.take().unwrap();
     say(&mut server, READ_OPEN, &numbers(&[4, 0]));
     stdin.write_all(b"some").unwrap();
     let message = server.rx.recv().unwrap().unwrap();
@@ -524,8 +525,8 @@ fn what_a_server_makes_up_is_an_error_and_no_panic() {
             say(&mut server, msg_type, &payload);
             let report = client.finish();
             assert_eq!((report.code(), report.text()), (Some(1), ""), "{msg_type}");
-            assert_eq!(report.errors.lines().count(), 1, "{}", report.errors);
-            assert!(report.errors.contains(due), "{}", report.errors);
+            assert_eq!(report.stderr.lines().count(), 1, "{}", report.stderr);
+            assert!(report.stderr.contains(due), "{}", report.stderr);
         }
     }
 }
@@ -547,7 +548,7 @@ fn bytes_that_are_no_message_are_an_error_and_no_hang() {
         drop(socket);
         let report = client.finish();
         assert_eq!(report.code(), Some(1));
-        assert!(report.errors.contains(due), "{}", report.errors);
+        assert!(report.stderr.contains(due), "{}", report.stderr);
     }
 }
 
@@ -556,10 +557,10 @@ fn both_directions_flow_although_each_end_does_one_thing_at_a_time() {
     const LEN: usize = 50_000_000;
     let (mut client, mut server) = fake_at_command(CLASSIC, |command| {
         // What does not fit into the descriptors waits there, not here.
-        limit_memory(command, 32 << 20);
+        limit_memory(command);
     });
-    let mut stdin = client.0.stdin.take().unwrap();
-    let mut stdout = client.0.stdout.take().unwrap();
+    let mut stdin = client.child.stdin.take().unwrap();
+    let mut stdout = client.child.stdout.take().unwrap();
     let data = noise(LEN);
 
     // The server reads nothing until it has written all; then it ends what it reads.
@@ -606,9 +607,9 @@ fn both_directions_flow_although_each_end_does_one_thing_at_a_time() {
 fn input_flows_while_nobody_reads_the_output() {
     const LEN: usize = 10_000_000;
     let (mut client, mut server) = fake_at_command(MODERN, |command| {
-        limit_memory(command, 32 << 20);
+        limit_memory(command);
     });
-    let mut stdin = client.0.stdin.take().unwrap();
+    let mut stdin = client.child.stdin.take().unwrap();
     let data = noise(LEN);
 
     say(&mut server, WRITE_OPEN, &numbers(&[5, 1, 0]));
@@ -638,7 +639,7 @@ fn input_flows_while_nobody_reads_the_output() {
     say(&mut server, EXIT, &0_i32.to_ne_bytes());
     say(&mut server, EXITED, b"");
     let report = client.finish();
-    assert!(report.output == data[..150_000]);
+    assert!(report.stdout == data[..150_000]);
     assert_eq!(report.code(), Some(0));
 }
 
@@ -667,7 +668,7 @@ fn fake(dialect: Any, set: impl FnOnce(&mut Command)) -> (Running, Channel<Any>)
     let mut command = program(["--dialect", name, "-S"]);
     command.arg(&socket);
     set(&mut command);
-    let client = Running::start(command);
+    let client = Running::start(&mut command);
     (client, channel(listener.accept().unwrap().0, dialect))
 }
 
@@ -704,62 +705,23 @@ fn say_exit(server: &mut Channel<Any>, status: i32, text: &str) {
     say(server, EXITED, b"");
 }
 
-/// A server of the tmux that is installed, with one session. It is killed when it is dropped.
-struct Server {
-    process: Child,
-    socket: PathBuf,
-    place: TempDir,
-}
+/// A server of the tmux that is installed, and the program under test as its client.
+struct Server(Tmux);
 
 impl Server {
-    /// `None`, and a loud word about it, when there is no tmux.
     fn start() -> Option<Self> {
-        let place = tempfile::tempdir().unwrap();
-        let socket = place.path().join("socket");
-        Self::start_at(place, socket)
-    }
-
-    fn start_at(place: TempDir, socket: PathBuf) -> Option<Self> {
-        let mut command = real_tmux(&socket);
-        // In the foreground, as our child.
-        command.arg("-D").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = match command.spawn() {
-            Ok(process) => process,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                assert!(env::var_os("CI").is_none(), "tmux is not installed, and has to be");
-                static ONCE: Once = Once::new();
-                ONCE.call_once(|| {
-                    let text = "NOT TESTED: the example tmux against tmux, which is not installed";
-                    let _ = writeln!(io::stderr(), "\n{text}\n");
-                });
-                return None;
-            }
-            Err(error) => panic!("{error}"),
-        };
-        let server = Self { process, socket, place };
-        until("the server listens", || UnixStream::connect(&server.socket).ok());
-        let report = server.real(["new-session", "-d", "-s", "first", "cat"]);
-        assert_eq!(report.code(), Some(0), "{}", report.errors);
-        Some(server)
+        Tmux::start("cat").map(Self)
     }
 
     /// Runs a command with the program under test.
     fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Report {
-        Report::of(self.command(arguments), b"")
+        process::run(&mut self.command(arguments), b"")
     }
 
     fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
         let mut command = program(["-S"]);
-        command.arg(&self.socket).args(arguments);
+        command.arg(&self.0.socket).args(arguments);
         command
-    }
-
-    /// Runs a command with tmux itself.
-    fn real<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Report {
-        let mut command = real_tmux(&self.socket);
-        command.args(arguments);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Report::of(command, b"")
     }
 
     fn version(&self) -> String {
@@ -778,168 +740,34 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Also when it is stopped.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn real_tmux(socket: &Path) -> Command {
-    let mut command = Command::new("tmux");
-    command.args(["-u", "-f", "/dev/null", "-S"]).arg(socket);
-    command.env_remove("TMUX").env("LC_ALL", "C.UTF-8").env("TERM", "vt100");
-    command
-}
-
 /// The program under test.
 fn program<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
-    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(build);
+    static PROGRAM: LazyLock<PathBuf> =
+        LazyLock::new(|| examples::build(env!("CARGO_TARGET_TMPDIR"), "imsg-os", "tmux", ""));
     let mut command = Command::new(&*PROGRAM);
     command.args(arguments).env_remove("TMUX").env_remove("TMUX_TMPDIR").env("LC_ALL", "C");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-fn build() -> PathBuf {
-    examples::build(env!("CARGO_TARGET_TMPDIR"), "imsg-os", "tmux", "")
-}
-
-/// What a program said.
-struct Report {
-    status: ExitStatus,
-    output: Vec<u8>,
-    errors: String,
-}
-
-impl Report {
-    fn of(command: Command, input: &[u8]) -> Self {
-        let mut running = Running::start(command);
-        let stdin = running.0.stdin.take();
-        thread::scope(|scope| {
-            // It need not read all of its input.
-            scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(input)));
-            running.finish()
-        })
-    }
-
-    fn code(&self) -> Option<i32> {
-        self.status.code()
-    }
-
-    fn text(&self) -> &str {
-        std::str::from_utf8(&self.output).unwrap()
-    }
-}
-
-/// A program while it runs. It is killed when it is dropped.
-struct Running(Child);
-
-impl Running {
-    fn start(mut command: Command) -> Self {
-        Self(command.spawn().unwrap())
-    }
-
-    /// Until it has a connection, and sleeps: nobody else lets it go on.
-    fn until_it_waits(&self) {
-        let process = PathBuf::from(format!("/proc/{}", self.0.id()));
-        until("the client waits for the server", || {
-            let connected = fs::read_dir(process.join("fd")).ok()?.flatten().any(|entry| {
-                fs::read_link(entry.path())
-                    .is_ok_and(|held| held.to_str().is_some_and(|held| held.starts_with("socket:")))
-            });
-            let stat = fs::read_to_string(process.join("stat")).ok()?;
-            // The state is behind the name of the program, which is in brackets.
-            let sleeps = stat.rsplit(") ").next()?.starts_with('S');
-            (connected && sleeps).then_some(())
+/// Until it has a connection, and sleeps: nobody else lets it go on.
+fn until_it_waits(client: &Running) {
+    let process = client.process();
+    until("the client waits for the server", || {
+        let mut descriptors = fs::read_dir(process.file("fd")).unwrap().flatten();
+        let connected = descriptors.any(|entry| {
+            fs::read_link(entry.path())
+                .is_ok_and(|held| held.to_str().is_some_and(|held| held.starts_with("socket:")))
         });
-    }
-
-    /// What it says until it ends. Standard input stays open for as long.
-    fn finish(mut self) -> Report {
-        let (stdin, stdout) = (self.0.stdin.take(), self.0.stdout.take());
-        let stderr = self.0.stderr.take();
-        let id = self.0.id();
-        let (done, ended) = mpsc::channel::<()>();
-        thread::scope(|scope| {
-            let (output, errors) =
-                (scope.spawn(|| read_all(stdout)), scope.spawn(|| read_all(stderr)));
-            let watch = scope.spawn(move || {
-                let hangs = ended.recv_timeout(PATIENCE).is_err();
-                if hangs {
-                    signal(id, libc::SIGKILL);
-                }
-                hangs
-            });
-            let output = output.join().unwrap();
-            let errors = String::from_utf8(errors.join().unwrap()).unwrap();
-            // It has closed both, so it ends.
-            let _ = done.send(());
-            assert!(!watch.join().unwrap(), "the program hangs; it said: {errors}");
-            let status = self.0.wait().unwrap();
-            drop(stdin);
-            Report { status, output, errors }
-        })
-    }
+        connected && process.state() == "S"
+    });
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn read_all(from: Option<impl Read>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    if let Some(mut from) = from {
-        from.read_to_end(&mut bytes).unwrap();
-    }
-    bytes
+fn limit_memory(command: &mut Command) {
+    process::limit(command, Resource::RLIMIT_AS, 32 << 20);
 }
 
 /// Bytes without a pattern, the same each time.
 fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_ne_bytes());
-    }
-    bytes.truncate(len);
-    bytes
-}
-
-fn signal(process: u32, number: i32) {
-    // SAFETY: the call takes integers.
-    let result = unsafe { libc::kill(process.try_into().unwrap(), number) };
-    assert_eq!(result, 0, "{}", io::Error::last_os_error());
-}
-
-fn limit_memory(command: &mut Command, most: libc::rlim_t) {
-    let set = move || {
-        let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
-        // SAFETY: the pointer is that of a limit, which outlives the call.
-        match unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    };
-    // SAFETY: the closure makes a system call and nothing else.
-    unsafe { command.pre_exec(set) };
-}
-
-/// Asks again and again until there is an answer.
-fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(answer) = probe() {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "in vain: until {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
+    Rng::of(&[1]).bytes(len)
 }

@@ -10,7 +10,13 @@
 
 #![forbid(unsafe_code)]
 
+#[path = "../shared/complain.rs"]
+mod complain;
+#[path = "../shared/dialect.rs"]
+mod dialect;
+#[path = "../shared/names.rs"]
 mod names;
+#[path = "../shared/print.rs"]
 mod print;
 mod stream;
 
@@ -23,8 +29,8 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
 use imsg_os::{Any, DEFAULT_MAX_LEN, Endian};
 
-use crate::names::Names;
-use crate::print::{Entry, Format, print};
+use crate::complain::complain;
+use crate::print::{Entry, Format, Printing, print};
 use crate::stream::{Framing, Stream};
 
 /// Decodes a captured stream of imsg messages, of any length, in constant memory.
@@ -56,18 +62,8 @@ struct Arguments {
         value_parser = clap::value_parser!(u32).range(16..=0x7fff_ffff))]
     max_len: u32,
 
-    /// Name the types of messages as this file says, which has lines such as "7 MSG_HELLO"; JSON
-    /// has the numbers all the same
-    #[arg(long, value_name = "FILE")]
-    names: Option<PathBuf>,
-
-    /// Print a JSON object for each message, in place of the line
-    #[arg(long, conflicts_with = "hex")]
-    json: bool,
-
-    /// Show the payload under each line, in hexadecimal and ASCII
-    #[arg(long)]
-    hex: bool,
+    #[command(flatten)]
+    printing: Printing,
 
     /// The stream; standard input if there is none, or with "-"
     #[arg(value_name = "FILE")]
@@ -101,8 +97,7 @@ fn main() -> ExitCode {
         Err(Failure::Names(reason)) => reason,
         Err(Failure::Stream(name, error)) => format!("{name}: {error}"),
     };
-    // Not `eprintln`, which panics when nobody listens.
-    let _ = writeln!(io::stderr(), "dump: {failure}");
+    complain("dump", failure);
     ExitCode::FAILURE
 }
 
@@ -134,15 +129,7 @@ enum Failure {
 }
 
 fn run(arguments: &Arguments, framing: Framing) -> Result<(), Failure> {
-    let names = match &arguments.names {
-        Some(path) => Names::read(path)
-            .map_err(|reason| Failure::Names(format!("{}: {reason}", path.display())))?,
-        None => Names::default(),
-    };
-    let format = match (arguments.json, arguments.hex) {
-        (true, _) => Format::Json,
-        (false, hex) => Format::Text { names, hex },
-    };
+    let format = arguments.printing.format().map_err(Failure::Names)?;
 
     let file = arguments.file.as_deref().filter(|path| *path != Path::new("-"));
     let name = file.map_or("standard input".into(), |path| path.display().to_string());
@@ -167,14 +154,14 @@ fn dump(
 ) -> Result<(), Failure> {
     loop {
         while let Some(found) = stream.next_entry().map_err(&in_stream)? {
-            let stream::Entry { offset, dialect, frame, payload } = found;
+            let stream::Entry { offset, told, frame, payload } = found;
             let printed = print(
                 out,
                 format,
                 &Entry {
                     place: format_args!("{offset:>10}"),
                     keys: format_args!(r#""offset":{offset}"#),
-                    dialect: stream::name(dialect),
+                    dialect: dialect::name(told),
                     frame,
                     payload,
                     target: None,

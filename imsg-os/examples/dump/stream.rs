@@ -6,6 +6,8 @@ use std::io::{self, Read};
 use imsg_os::imsg_wire::{Detected, Frame, split};
 use imsg_os::{Any, BadLength, Dialect, Endian, HEADER_LEN};
 
+use crate::dialect::name;
+
 /// How much is read at a time at most.
 const CHUNK: usize = 64 * 1024;
 
@@ -21,7 +23,8 @@ pub(crate) enum Framing {
 /// A message, and where it was found.
 pub(crate) struct Entry<'a> {
     pub(crate) offset: u64,
-    pub(crate) dialect: Detected,
+    /// The dialect, unless its header may be of either.
+    pub(crate) told: Option<Any>,
     pub(crate) frame: Frame,
     pub(crate) payload: &'a [u8],
 }
@@ -32,7 +35,7 @@ pub(crate) struct Stream<R> {
     framing: Framing,
     max_len: usize,
     /// The dialect that only one kind of sender writes, and where that header is.
-    told: Option<(Detected, u64)>,
+    told: Option<(Any, u64)>,
     buf: Vec<u8>,
     /// Where in `buf` the next message starts.
     start: usize,
@@ -59,13 +62,13 @@ impl<R: Read> Stream<R> {
             self.need = HEADER_LEN;
             return Ok(None);
         };
-        let (detected, dialect) = match self.framing {
-            Framing::Given(dialect) => (named(dialect), dialect),
+        let (told, dialect) = match self.framing {
+            Framing::Given(dialect) => (Some(dialect), dialect),
             Framing::Detect { order, max_len } => {
-                let told = Detected::of(header, order, max_len);
-                let dialect = dialect_of(told, header, order, max_len, offset)?;
+                let told = dialect_of(header, order, max_len, offset)?;
                 agree(&mut self.told, told, offset)?;
-                (told, dialect)
+                // When it may be either, they mean the same.
+                (told, told.unwrap_or(Any::Modern(order)))
             }
         };
         let message = split(&dialect, unread, self.max_len)
@@ -76,7 +79,7 @@ impl<R: Read> Stream<R> {
         };
         self.start += frame.len;
         self.offset += frame.len as u64;
-        Ok(Some(Entry { offset, dialect: detected, frame, payload }))
+        Ok(Some(Entry { offset, told, frame, payload }))
     }
 
     /// Reads on, once there is no complete message left. `false` is the end of the stream.
@@ -110,43 +113,31 @@ impl<R: Read> Stream<R> {
     }
 }
 
-fn named(dialect: Any) -> Detected {
-    match dialect {
-        Any::Classic(_) => Detected::Classic,
-        Any::Modern(_) => Detected::Modern,
-    }
-}
-
-/// The dialect in which to read a header that told its own.
+/// The dialect that a header tells, if only one has such a header.
 fn dialect_of(
-    told: Detected,
     header: &[u8; HEADER_LEN],
     order: Endian,
     max_len: u16,
     offset: u64,
-) -> Result<Any, Error> {
-    match told {
-        Detected::Classic => Ok(Any::Classic(order)),
-        // When it may be either, they mean the same.
-        Detected::Modern | Detected::Either => Ok(Any::Modern(order)),
+) -> Result<Option<Any>, Error> {
+    let (classic, modern) = (Any::Classic(order), Any::Modern(order));
+    match Detected::of(header, order, max_len) {
+        Detected::Classic => Ok(Some(classic)),
+        Detected::Modern => Ok(Some(modern)),
+        Detected::Either => Ok(None),
         Detected::Contradicts => {
             let wrong = |dialect| split(&dialect, header, max_len.into()).err();
-            let (classic, modern) = (wrong(Any::Classic(order)), wrong(Any::Modern(order)));
-            Err(Error::NoDialect { offset, classic, modern })
+            Err(Error::NoDialect { offset, classic: wrong(classic), modern: wrong(modern) })
         }
     }
 }
 
 /// Checks that headers which only one dialect has are all of the same.
-fn agree(before: &mut Option<(Detected, u64)>, told: Detected, offset: u64) -> Result<(), Error> {
-    match *before {
-        _ if told == Detected::Either => Ok(()),
-        Some((other, at)) if other != told => Err(Error::Mixed { offset, told, other, at }),
-        Some(_) => Ok(()),
-        None => {
-            *before = Some((told, offset));
-            Ok(())
-        }
+fn agree(before: &mut Option<(Any, u64)>, told: Option<Any>, offset: u64) -> Result<(), Error> {
+    let Some(told) = told else { return Ok(()) };
+    match *before.get_or_insert((told, offset)) {
+        (other, at) if other != told => Err(Error::Mixed { offset, told, other, at }),
+        _ => Ok(()),
     }
 }
 
@@ -166,8 +157,8 @@ pub(crate) enum Error {
     /// Different headers tell different dialects.
     Mixed {
         offset: u64,
-        told: Detected,
-        other: Detected,
+        told: Any,
+        other: Any,
         at: u64,
     },
     Truncated {
@@ -197,7 +188,7 @@ impl fmt::Display for Error {
                 write!(f, "at offset {offset}, a header of neither dialect")
             }
             Self::Mixed { offset, told, other, at } => {
-                let (told, other) = (name(*told), name(*other));
+                let (told, other) = (name(Some(*told)), name(Some(*other)));
                 write!(f, "at offset {offset}, a {told} header in a stream that is {other} ")?;
                 write!(f, "by the header at offset {at}")
             }
@@ -212,14 +203,5 @@ impl fmt::Display for Error {
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
-    }
-}
-
-pub(crate) fn name(dialect: Detected) -> &'static str {
-    match dialect {
-        Detected::Classic => "classic",
-        Detected::Modern => "modern",
-        Detected::Either => "either",
-        Detected::Contradicts => "neither",
     }
 }

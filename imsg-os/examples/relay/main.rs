@@ -9,24 +9,27 @@
 //! - `listener` makes the socket for clients, and takes them,
 //! - `connection` passes messages on, from a client to the server and back,
 //! - `side` is what one of them speaks, given or found out,
-//! - `tap` prints the messages, as `dump` does, with whose code it does it.
+//! - `tap` prints the messages, as `dump` does.
 
 #![forbid(unsafe_code)]
 
+#[path = "../shared/complain.rs"]
+mod complain;
 mod connection;
+#[path = "../shared/dialect.rs"]
+mod dialect;
 mod listener;
-#[path = "../dump/names.rs"]
+#[path = "../shared/names.rs"]
 mod names;
-#[path = "../dump/print.rs"]
+#[path = "../shared/print.rs"]
 mod print;
-#[path = "../tmux/probe.rs"]
+#[path = "../shared/probe.rs"]
 mod probe;
 mod relay;
 mod side;
 mod tap;
 
 use std::error::Error;
-use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
@@ -40,8 +43,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::connection::Plan;
 use crate::listener::{Listener, SocketFile};
-use crate::names::Names;
-use crate::print::Format;
+use crate::print::Printing;
 use crate::probe::{Answer, probe};
 use crate::relay::Relay;
 use crate::side::{CLASSIC, MODERN};
@@ -98,22 +100,12 @@ struct Arguments {
     #[arg(long, value_name = "RULE", value_enum, default_value_t = Rule::Default)]
     pairing: Rule,
 
-    /// Print a JSON object for each message, in place of the line
-    #[arg(long, conflicts_with_all = ["hex", "quiet"])]
-    json: bool,
-
-    /// Show the payload under each line, in hexadecimal and ASCII
-    #[arg(long, conflicts_with = "quiet")]
-    hex: bool,
+    #[command(flatten)]
+    printing: Printing,
 
     /// Print no messages
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["json", "hex"])]
     quiet: bool,
-
-    /// Name the types of messages as this file says, which has lines such as "7 MSG_HELLO"; JSON
-    /// has the numbers all the same
-    #[arg(long, value_name = "FILE")]
-    names: Option<PathBuf>,
 
     /// How many clients there may be at a time; others are hung up on
     #[arg(long, value_name = "N", default_value_t = 256)]
@@ -152,7 +144,8 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    let tap = Tap::new(format(&arguments)?);
+    let format = arguments.printing.format()?;
+    let tap = Tap::new((!arguments.quiet).then_some(format));
     let Arguments { listen, connect, max_clients, .. } = arguments;
     if listen == connect {
         return Err(named(&listen, "it is the socket of the server").into());
@@ -188,28 +181,16 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn format(arguments: &Arguments) -> Result<Option<Format>, String> {
-    let names = match &arguments.names {
-        Some(path) => Names::read(path).map_err(|reason| named(path, reason))?,
-        None => Names::default(),
-    };
-    Ok(match (arguments.quiet, arguments.json) {
-        (true, _) => None,
-        (false, true) => Some(Format::Json),
-        (false, false) => Some(Format::Text { names, hex: arguments.hex }),
-    })
-}
-
 /// The dialect of the tmux server at `path`.
 fn probed(path: &Path) -> Result<Any, Box<dyn Error>> {
-    let (dialect, name) = match probe(UnixStream::connect(path)?)? {
-        Answer::Classic => (CLASSIC, "classic"),
-        Answer::Modern => (MODERN, "modern"),
+    let dialect = match probe(UnixStream::connect(path)?)? {
+        Answer::Speaks(dialect) => dialect,
         Answer::Other { msg_type } => {
             let reason = "the server answered the probe for its dialect with a message of type";
             return Err(format!("{reason} {msg_type}").into());
         }
     };
+    let name = dialect::name(Some(dialect));
     complain(format_args!("{}: {name} dialect, as a probe found", path.display()));
     Ok(dialect)
 }
@@ -234,7 +215,6 @@ fn named(path: &Path, error: impl std::fmt::Display) -> String {
     format!("{}: {error}", path.display())
 }
 
-/// Is `eprintln`, but does not panic when nobody listens.
 fn complain(text: std::fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "relay: {text}");
+    complain::complain("relay", text);
 }

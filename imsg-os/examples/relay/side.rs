@@ -6,6 +6,8 @@ use std::rc::Rc;
 use imsg_os::imsg_wire::{Detected, Frame};
 use imsg_os::{Any, DEFAULT_MAX_LEN, Dialect, Endian, HEADER_LEN, Pairing};
 
+use crate::dialect;
+
 pub(crate) const CLASSIC: Any = Any::Classic(Endian::NATIVE);
 pub(crate) const MODERN: Any = Any::Modern(Endian::NATIVE);
 
@@ -44,11 +46,7 @@ impl Side {
     }
 
     pub(crate) fn name(&self) -> &'static str {
-        match self.known() {
-            Some(Any::Classic(_)) => "classic",
-            Some(Any::Modern(_)) => "modern",
-            None => "either",
-        }
+        dialect::name(self.known())
     }
 
     /// The bytes of each buffer. Room for two of the largest messages lets one be sent while the

@@ -12,14 +12,19 @@
 #![forbid(unsafe_code)]
 
 mod client;
+#[path = "../shared/complain.rs"]
+mod complain;
+#[path = "../shared/dialect.rs"]
+mod dialect;
 mod error;
 mod greeting;
+#[path = "../shared/probe.rs"]
 mod probe;
 mod protocol;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -30,6 +35,7 @@ use imsg_os::{Any, Channel, Endian};
 use nix::unistd;
 
 use crate::client::Client;
+use crate::complain::complain;
 use crate::error::Error;
 use crate::probe::{Answer, probe};
 
@@ -64,19 +70,10 @@ struct Arguments {
     command: Vec<OsString>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, ValueEnum)]
 enum Dialect {
     Classic,
     Modern,
-}
-
-impl Dialect {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Classic => "classic",
-            Self::Modern => "modern",
-        }
-    }
 }
 
 impl From<Dialect> for Any {
@@ -93,7 +90,7 @@ fn main() -> ExitCode {
         // The system keeps 8 bits of it, too.
         Ok(status) => ExitCode::from((status & 0xff) as u8),
         Err(error) => {
-            complain(format_args!("tmux: {error}"));
+            complain("tmux", error);
             ExitCode::FAILURE
         }
     }
@@ -102,22 +99,21 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<i32, Error> {
     let path = arguments.socket.clone().unwrap_or_else(default_socket);
     let (dialect, how) = match arguments.dialect {
-        Some(dialect) => (dialect, "as told"),
+        Some(dialect) => (dialect.into(), "as told"),
         None => match probe(connect(&path)?)? {
-            Answer::Classic => (Dialect::Classic, "as a probe found"),
-            Answer::Modern => (Dialect::Modern, "as a probe found"),
+            Answer::Speaks(dialect) => (dialect, "as a probe found"),
             Answer::Other { msg_type } => return Err(Error::Probe { msg_type }),
         },
     };
     if arguments.verbose {
-        let name = dialect.name();
-        complain(format_args!("tmux: {}: {name} dialect, {how}", path.display()));
+        let name = dialect::name(Some(dialect));
+        complain("tmux", format_args!("{}: {name} dialect, {how}", path.display()));
     }
 
     let socket = connect(&path)?;
     // The client waits for whichever of its descriptors is ready first.
     socket.set_nonblocking(true)?;
-    let channel = Channel::new(socket, dialect.into()).map_err(io::Error::from)?;
+    let channel = Channel::new(socket, dialect).map_err(io::Error::from)?;
     Client::new(channel)?.run(&arguments.command)
 }
 
@@ -136,9 +132,4 @@ fn default_socket() -> PathBuf {
     let directory = env::var_os("TMUX_TMPDIR").filter(|path| !path.is_empty());
     let directory = directory.as_deref().unwrap_or(OsStr::new("/tmp"));
     Path::new(directory).join(format!("tmux-{}", unistd::getuid())).join("default")
-}
-
-/// Is `eprintln`, but does not panic when nobody listens.
-fn complain(text: std::fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "{text}");
 }

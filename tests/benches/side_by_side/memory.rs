@@ -1,11 +1,11 @@
 //! What channels cost in memory.
 
-use std::fs;
 use std::hint::black_box;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use imsg_os::{Channel, Modern};
+use imsg_tests::process::Process;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::pair::in_child;
@@ -101,8 +101,5 @@ impl Idle {
 
 /// The resident memory of this process, in bytes.
 fn resident() -> Option<u64> {
-    let text = fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib << 10)
+    Some((Process::this().memory("VmRSS")? as u64) << 10)
 }

@@ -6,7 +6,6 @@ mod outgoing;
 mod parent;
 mod peer;
 mod plan;
-mod rng;
 mod side;
 mod token;
 

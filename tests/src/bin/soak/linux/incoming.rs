@@ -7,9 +7,9 @@ use imsg_os::{Channel, Descriptor, Dialect, Error, HEADER_LEN, Message};
 
 use super::account::Account;
 use super::plan::{Kind, LAST, Lane};
-use super::rng::Rng;
 use super::side::Partner;
 use super::{Outcome, ensure, token};
+use imsg_tests::rng::Rng;
 
 /// What is received.
 pub(crate) struct Incoming {

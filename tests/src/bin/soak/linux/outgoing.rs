@@ -11,10 +11,10 @@ use imsg_wire::{HEADER_LEN, Message};
 use nix::libc;
 
 use super::plan::{Lane, Planned, Way};
-use super::rng::Rng;
 use super::side::is_gone;
 use super::token::{self, Testimony, Witness};
 use super::{Outcome, ensure};
+use imsg_tests::rng::Rng;
 
 /// How many descriptors are sent before the first of them must be closed: few enough for the
 /// usual limit on open ones, in both processes.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use imsg_os::{DEFAULT_MAX_LEN, Header, Pairing};
 
-use super::rng::Rng;
+use imsg_tests::rng::Rng;
 
 const HEADER_LEN: usize = imsg_wire::HEADER_LEN;
 
@@ -156,7 +156,7 @@ impl Manner {
             keeps_reserve: rng.one_in(3),
             pauses_one_in: rng.pick(&[16, 128, 1024]),
             holds: rng.size_below(24),
-            rng: Rng::of(&[rng.next()]),
+            rng: Rng::of(&[rng.number()]),
         }
     }
 }
@@ -175,7 +175,7 @@ impl Lane {
         let smaller_by = rng.below(10) as u32;
         let messages = 1 + rng.magnitude(20_000);
         Self {
-            key: rng.next(),
+            key: rng.number(),
             max_len,
             messages: messages.min(MOST_BYTES as u64 / (max_len >> smaller_by).max(1) as u64),
             smaller_by,
@@ -184,7 +184,7 @@ impl Lane {
     }
 
     pub(crate) fn message(&self, number: u64) -> Planned {
-        let key = Rng::of(&[self.key, number]).next();
+        let key = Rng::of(&[self.key, number]).number();
         let mut rng = Rng::of(&[key]);
         let most = self.max_len - HEADER_LEN;
         let payload_len = match rng.below(32) {
@@ -197,9 +197,9 @@ impl Lane {
             .one_in(self.descriptors_one_in)
             .then(|| rng.pick(&[Kind::PipeReader, Kind::PipeWriter, Kind::Memory, Kind::Socket]));
         let header = Header {
-            msg_type: (rng.next() as u32).max(LAST + 1),
+            msg_type: (rng.number() as u32).max(LAST + 1),
             id: number as u32,
-            pid: if rng.one_in(4) { rng.next() as u32 } else { 0 },
+            pid: if rng.one_in(4) { rng.number() as u32 } else { 0 },
         };
         let way = match rng.pick(&[
             Way::Whole,
@@ -223,7 +223,7 @@ impl Planned {
         payload.extend(self.key.to_ne_bytes());
         let mut rng = Rng::of(&[self.key, 1]);
         while payload.len() < self.payload_len {
-            payload.extend(rng.next().to_ne_bytes());
+            payload.extend(rng.number().to_ne_bytes());
         }
         payload.truncate(self.payload_len);
     }

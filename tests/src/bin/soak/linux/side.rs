@@ -15,8 +15,8 @@ use super::account::{Account, Ledger};
 use super::incoming::Incoming;
 use super::outgoing::{Outgoing, check_outcome};
 use super::plan::{LAST, Lane, Manner};
-use super::rng::Rng;
 use super::{Outcome, TOO_LONG, ensure};
+use imsg_tests::rng::Rng;
 
 /// Who is at the other end, and how it may behave.
 #[derive(Clone, Copy)]

@@ -4,14 +4,12 @@ use std::fs::File;
 use std::io;
 use std::os::unix::net::UnixStream;
 
-use imsg_os::{Channel, Classic, Error, Header, RecvError};
+use imsg_os::{Any, Channel, Classic, Endian, Error, Header, RecvError};
 
 /// What a server makes of the probe.
 pub(crate) enum Answer {
-    /// It understands it, as up to 3.5a.
-    Classic,
-    /// It hangs up, as since 3.6.
-    Modern,
+    /// As a classic one it understands it, up to 3.5a; as a modern one it hangs up, since 3.6.
+    Speaks(Any),
     /// It says what no known server says.
     Other { msg_type: u32 },
 }
@@ -28,6 +26,7 @@ const OTHER_VERSION: u32 = 12;
 /// A classic server answers that its version is another. A modern one reads a length that is out of
 /// range, and hangs up. Neither does more, and neither takes harm.
 pub(crate) fn probe(socket: UnixStream) -> Result<Answer, RecvError> {
+    let modern = Answer::Speaks(Any::Modern(Endian::NATIVE));
     let mut channel = Channel::new(socket, Classic::new()).map_err(io::Error::from)?;
     let question = Header { pid: u32::MAX, ..Header::new(IDENTIFY_STDIN) };
     let descriptor = File::open("/dev/null")?.into();
@@ -36,11 +35,11 @@ pub(crate) fn probe(socket: UnixStream) -> Result<Answer, RecvError> {
 
     match channel.rx.recv() {
         Ok(Some(message)) => Ok(match message.header.msg_type {
-            OTHER_VERSION => Answer::Classic,
+            OTHER_VERSION => Answer::Speaks(Any::Classic(Endian::NATIVE)),
             msg_type => Answer::Other { msg_type },
         }),
-        Ok(None) | Err(RecvError::Protocol(Error::Truncated { .. })) => Ok(Answer::Modern),
-        Err(RecvError::Io(error)) if is_hang_up(&error) => Ok(Answer::Modern),
+        Ok(None) | Err(RecvError::Protocol(Error::Truncated { .. })) => Ok(modern),
+        Err(RecvError::Io(error)) if is_hang_up(&error) => Ok(modern),
         Err(error) => Err(error),
     }
 }

@@ -2,10 +2,41 @@
 
 use std::fmt::Arguments;
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use imsg_os::imsg_wire::Frame;
 
 use crate::names::Names;
+
+// No comment for the whole, which would be the description of the program.
+#[derive(clap::Args)]
+pub(crate) struct Printing {
+    /// Name the types of messages as this file says, which has lines such as "7 MSG_HELLO"; JSON
+    /// has the numbers all the same
+    #[arg(long, value_name = "FILE")]
+    names: Option<PathBuf>,
+
+    /// Print a JSON object for each message, in place of the line
+    #[arg(long, conflicts_with = "hex")]
+    json: bool,
+
+    /// Show the payload under each line, in hexadecimal and ASCII
+    #[arg(long)]
+    hex: bool,
+}
+
+impl Printing {
+    /// How to print; the error names the file that is none with names.
+    pub(crate) fn format(&self) -> Result<Format, String> {
+        let names = match &self.names {
+            Some(path) => {
+                Names::read(path).map_err(|reason| format!("{}: {reason}", path.display()))?
+            }
+            None => Names::default(),
+        };
+        Ok(if self.json { Format::Json } else { Format::Text { names, hex: self.hex } })
+    }
+}
 
 /// How messages are written down.
 pub(crate) enum Format {
