@@ -48,7 +48,7 @@ pub use encoding::{
 };
 pub use error::{BadMessage, Mistake};
 #[doc(hidden)]
-pub use parts::{Parts, check_order};
+pub use parts::{Field, Parts, check_order};
 
 /// The messages of a protocol, in one direction: what [`protocol!`](crate::protocol!) makes an enum
 /// to.

@@ -229,9 +229,9 @@ macro_rules! __protocol {
             fn payload_len(&self) -> usize {
                 match self {
                     $(Self::$message { $($field: $value,)* .. } => 0_usize$(.saturating_add(
-                        <$crate::__encoding!($($encoding)?) as $crate::typed::Encoding<
+                        <$type as $crate::typed::Field<
                             '_,
-                            $type,
+                            $crate::__encoding!($($encoding)?),
                         >>::len($value),
                     ))*,)+
                 }
@@ -243,9 +243,9 @@ macro_rules! __protocol {
             ) -> ::core::result::Result<(), $crate::WriteError> {
                 match self {
                     $(Self::$message { $($field: $value,)* .. } => {
-                        $(<$crate::__encoding!($($encoding)?) as $crate::typed::Encoding<
+                        $(<$type as $crate::typed::Field<
                             '_,
-                            $type,
+                            $crate::__encoding!($($encoding)?),
                         >>::write($value, writer)?;)*
                     })+
                 }
@@ -295,9 +295,10 @@ macro_rules! __protocol {
                 let mut parts = $crate::typed::Parts::new(message);
                 let mut read = || match parts.msg_type() {
                     $(msg_type if msg_type == $number => {
-                        $(let $value = parts.field::<$type, $crate::__encoding!($($encoding)?)>(
-                            ::core::stringify!($field),
-                        )?;)*
+                        $(let $value = <$type as $crate::typed::Field<
+                            '_,
+                            $crate::__encoding!($($encoding)?),
+                        >>::read(&mut parts, ::core::stringify!($field))?;)*
                         parts.end()?;
                         $(let $attached = parts.attached::<$attached_type>()?;)?
                         ::core::result::Result::Ok(
@@ -325,9 +326,9 @@ macro_rules! __protocol {
             impl<$lifetime> Order__<$lifetime> {
                 const CHECKED: () = {$(
                     $crate::typed::check_order(&[$((
-                        <$crate::__encoding!($($encoding)?) as $crate::typed::Encoding<
+                        <$type as $crate::typed::Field<
                             '_,
-                            $type,
+                            $crate::__encoding!($($encoding)?),
                         >>::TAKES_REST,
                         ::core::concat!(
                             "field `", ::core::stringify!($field), "` of message `",
@@ -350,7 +351,7 @@ macro_rules! __protocol {
         ::core::compile_error! { ::core::concat!(
             "a message is `NUMBER => Name`, `NUMBER => Name { field: Type, .. }` or ",
             "`NUMBER => Name(Type)`, where a field may have `as Encoding`, and then ",
-            "`+ Descriptor` if it has one; this is not: ",
+            "`+ Descriptor` if it has one, and a comma behind it; this is not: ",
             $(::core::stringify!($rest), " ",)*
         ) }
     };

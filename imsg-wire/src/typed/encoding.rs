@@ -52,11 +52,6 @@ use crate::payload::{Reader, Writer};
 /// #     Message { header: Header::new(1), payload: &[0; 5], descriptor: Descriptor::None };
 /// # assert!(Request::try_from(message).is_err());
 /// ```
-#[diagnostic::on_unimplemented(
-    message = "a field of type `{T}` cannot be encoded as `{Self}`",
-    label = "is no encoding of `{T}`",
-    note = "the encodings, and the types that each takes, are on the page of `imsg_wire::typed`"
-)]
 pub trait Encoding<'a, T> {
     /// Whether it takes all bytes that are left, so that no field can follow. It is a compile error
     /// if one does.
@@ -93,12 +88,6 @@ pub trait Encoding<'a, T> {
 pub struct Plain<E>(PhantomData<E>);
 
 /// A type whose [plain](Plain) encoding is `E`.
-#[diagnostic::on_unimplemented(
-    message = "a field of type `{Self}` needs `as` and an encoding",
-    label = "`zerocopy` cannot see this as bytes",
-    note = "derive `TryFromBytes` or `FromBytes`, `IntoBytes` and `Immutable` for it, and if it is \
-            borrowed, `KnownLayout` and `Unaligned`; or name an encoding: `field: Type as Encoding`"
-)]
 pub trait InMemory<'a, E> {}
 
 impl<T: TryFromBytes + IntoBytes + Immutable> InMemory<'_, Value> for T {}

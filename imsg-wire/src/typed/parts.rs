@@ -1,9 +1,10 @@
 //! What the code that [`protocol!`](crate::protocol!) makes is built on.
 
 use crate::descriptor::Descriptor;
+use crate::error::WriteError;
 use crate::header::Header;
 use crate::message::Message;
-use crate::payload::Reader;
+use crate::payload::{Reader, Writer};
 use crate::typed::{Attached, BadMessage, Encoding, Mistake, Protocol};
 
 /// A message while it is taken apart.
@@ -24,12 +25,6 @@ impl<'a, F> Parts<'a, F> {
     /// The type number that it has.
     pub fn msg_type(&self) -> u32 {
         self.header.msg_type
-    }
-
-    /// Reads the next field.
-    #[inline]
-    pub fn field<T, E: Encoding<'a, T>>(&mut self, field: &'static str) -> Result<T, Mistake> {
-        E::read(&mut self.reader).map_err(|error| Mistake::Field { field, error })
     }
 
     /// Says that the last field was read.
@@ -56,6 +51,56 @@ impl<'a, F> Parts<'a, F> {
         };
         let name = M::name_of(header.msg_type);
         Err(BadMessage { header, name, mistake, descriptor })
+    }
+}
+
+/// A type that can be encoded as `E`. It is [`Encoding`] from the side of the type, so that what the
+/// compiler says points to that.
+#[diagnostic::on_unimplemented(
+    message = "a field of type `{Self}` cannot be encoded as `{E}`",
+    note = "the encodings, and the types that each takes, are on the page of `imsg_wire::typed`",
+    note = "without `as`, it is `Plain`: derive `TryFromBytes` (or `FromBytes`), `IntoBytes` and \
+            `Immutable` of `zerocopy` for the type, and if it is borrowed, `KnownLayout` and \
+            `Unaligned`"
+)]
+pub trait Field<'a, E>: Sized {
+    /// As there.
+    const TAKES_REST: bool;
+
+    /// As there.
+    fn len(&self) -> usize;
+
+    /// As there.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    fn write<P>(&self, writer: &mut Writer<'_, P>) -> Result<(), WriteError>;
+
+    /// Reads the next field of a message.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    fn read<F>(parts: &mut Parts<'a, F>, name: &'static str) -> Result<Self, Mistake>;
+}
+
+impl<'a, T, E: Encoding<'a, T>> Field<'a, E> for T {
+    const TAKES_REST: bool = E::TAKES_REST;
+
+    #[inline]
+    fn len(&self) -> usize {
+        E::len(self)
+    }
+
+    #[inline]
+    fn write<P>(&self, writer: &mut Writer<'_, P>) -> Result<(), WriteError> {
+        E::write(self, writer)
+    }
+
+    #[inline]
+    fn read<F>(parts: &mut Parts<'a, F>, field: &'static str) -> Result<Self, Mistake> {
+        E::read(&mut parts.reader).map_err(|error| Mistake::Field { field, error })
     }
 }
 
