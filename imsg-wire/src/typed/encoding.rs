@@ -52,6 +52,10 @@ use crate::payload::{Reader, Writer};
 /// #     Message { header: Header::new(1), payload: &[0; 5], descriptor: Descriptor::None };
 /// # assert!(Request::try_from(message).is_err());
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "a field of type `{T}` cannot be encoded as `{Self}`",
+    note = "the encodings, and the types that each takes, are on the page of `imsg_wire::typed`"
+)]
 pub trait Encoding<'a, T> {
     /// Whether it takes all bytes that are left, so that no field can follow. It is a compile error
     /// if one does.
