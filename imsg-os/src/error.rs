@@ -120,6 +120,7 @@ impl From<SendError> for io::Error {
             SendError::Io(error) => return error,
             SendError::Refused(imsg_wire::Reason::TooLong { .. }) => libc::ERANGE,
             SendError::Refused(imsg_wire::Reason::Missing(_)) => libc::EBADMSG,
+            SendError::Refused(imsg_wire::Reason::Payload(_)) => libc::EINVAL,
             SendError::Refused(_) => libc::ENOBUFS,
         };
         Self::from_raw_os_error(number)

@@ -123,6 +123,75 @@ impl<F> Descriptor<F> {
             }
         }
     }
+
+    /// Takes the descriptor out, of a message that has to have one.
+    ///
+    /// ```
+    /// use imsg_wire::{Descriptor, DescriptorError, Missing};
+    ///
+    /// let mut descriptor = Descriptor::Here("file");
+    /// assert_eq!(descriptor.take_required(), Ok("file"));
+    /// assert_eq!(descriptor.take_required(), Err(DescriptorError::NotSent));
+    ///
+    /// let mut descriptor = Descriptor::<&str>::Missing(Missing::Dropped);
+    /// let error = DescriptorError::Missing(Missing::Dropped);
+    /// assert_eq!(descriptor.take_required(), Err(error));
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`DescriptorError::Missing`] when it did not arrive, [`DescriptorError::NotSent`] when the
+    /// message has none; it stays as it is then.
+    pub fn take_required(&mut self) -> Result<F, DescriptorError> {
+        self.take_optional()?.ok_or(DescriptorError::NotSent)
+    }
+
+    /// Takes the descriptor out, of a message that may have one.
+    ///
+    /// # Errors
+    ///
+    /// [`DescriptorError::Missing`] when it has one that did not arrive; it stays as it is then.
+    pub fn take_optional(&mut self) -> Result<Option<F>, DescriptorError> {
+        match self {
+            Self::Missing(missing) => Err(DescriptorError::Missing(*missing)),
+            _ => Ok(self.take()),
+        }
+    }
+
+    /// Checks that the message has none.
+    ///
+    /// # Errors
+    ///
+    /// [`DescriptorError::NotExpected`] when the sender attached one, whether it arrived or not.
+    pub fn expect_none(&self) -> Result<(), DescriptorError> {
+        match self {
+            Self::None => Ok(()),
+            _ => Err(DescriptorError::NotExpected),
+        }
+    }
+}
+
+/// A message has not the descriptor that it should have, or has one that it should not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DescriptorError {
+    /// The message is marked, and its descriptor is missing.
+    Missing(Missing),
+    /// The message is not marked, and needs a descriptor.
+    NotSent,
+    /// The message is marked, and may not have a descriptor.
+    NotExpected,
+}
+
+impl error::Error for DescriptorError {}
+
+impl fmt::Display for DescriptorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(missing) => missing.fmt(f),
+            Self::NotSent => f.write_str("the message needs a descriptor and has none"),
+            Self::NotExpected => f.write_str("the message has a descriptor that is not expected"),
+        }
+    }
 }
 
 /// Why a marked message has no descriptor.

@@ -175,6 +175,8 @@ pub enum Reason {
     DescriptorsFull,
     /// It is to be forwarded, and its descriptor is missing.
     Missing(Missing),
+    /// A field of its payload cannot be written.
+    Payload(WriteError),
 }
 
 impl fmt::Display for Reason {
@@ -188,11 +190,18 @@ impl fmt::Display for Reason {
             }
             Self::DescriptorsFull => f.write_str("the queue cannot hold another descriptor"),
             Self::Missing(missing) => missing.fmt(f),
+            Self::Payload(error) => error.fmt(f),
         }
     }
 }
 
 impl error::Error for Reason {}
+
+impl From<WriteError> for Reason {
+    fn from(error: WriteError) -> Self {
+        Self::Payload(error)
+    }
+}
 
 impl<F> fmt::Display for Refused<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -232,6 +241,8 @@ pub enum ReadError {
     },
     /// A string is not UTF-8.
     NotUtf8,
+    /// The bytes are no value of the type, as 2 is no `bool`.
+    Invalid,
 }
 
 impl fmt::Display for ReadError {
@@ -248,6 +259,7 @@ impl fmt::Display for ReadError {
             }
             Self::Unterminated { len } => write!(f, "a string has no end within {len} bytes"),
             Self::NotUtf8 => f.write_str("a string is not UTF-8"),
+            Self::Invalid => f.write_str("the value is not one of its type"),
         }
     }
 }
@@ -279,6 +291,11 @@ pub enum WriteError {
         /// The bytes of the field.
         field: usize,
     },
+    /// There are more elements than the number in front of them can say.
+    Count {
+        /// How many there are.
+        count: usize,
+    },
     /// What is to be overwritten was not written yet (`ERANGE`).
     Outside {
         /// Where to write, in bytes from the start.
@@ -305,6 +322,9 @@ impl fmt::Display for WriteError {
                     "a string of {len} bytes has a NUL in it, or does not fit a field of {field} \
                      bytes with one behind it"
                 )
+            }
+            Self::Count { count } => {
+                write!(f, "the number in front of {count} elements cannot say how many they are")
             }
             Self::Outside { offset, len, written } => {
                 write!(

@@ -81,6 +81,7 @@
 #![deny(missing_docs)]
 
 mod abbreviated;
+mod compose;
 pub mod descriptor;
 mod dialect;
 mod error;
@@ -93,10 +94,12 @@ pub mod protocol {}
 mod recv;
 mod send;
 mod storage;
+pub mod typed;
 #[cfg(feature = "zeroize")]
 mod wiping;
 
-pub use descriptor::{Ancillary, Descriptor, Fault, Missing, Pairing, Violation};
+pub use compose::Compose;
+pub use descriptor::{Ancillary, Descriptor, DescriptorError, Fault, Missing, Pairing, Violation};
 pub use dialect::{Any, Classic, Detected, Dialect, Endian, Modern};
 pub use error::{BadLength, Error, NoRoom, NotOffered, ReadError, Reason, Refused, WriteError};
 pub use header::{DEFAULT_MAX_LEN, Frame, HEADER_LEN, Header};
@@ -104,7 +107,7 @@ pub use message::{Message, Messages, Split, split};
 pub use owned::OwnedMessage;
 pub use payload::{Reader, Writer};
 pub use recv::{Received, RecvBuf};
-pub use send::{Chunk, Lent, Pending, SendBuf};
+pub use send::{Chunk, InPlace, Lent, Pending, SendBuf};
 pub use storage::Storage;
 #[cfg(feature = "zeroize")]
 pub use wiping::Wiping;

@@ -16,7 +16,7 @@ use crate::header::{DEFAULT_MAX_LEN, Frame, Header};
 use crate::message::{Message, peek, split};
 use crate::storage::Storage;
 
-pub use in_place::Pending;
+pub use in_place::{InPlace, Pending};
 pub use lent::Lent;
 
 /// Queues messages and says what to send next (the writing half of `struct imsgbuf`).

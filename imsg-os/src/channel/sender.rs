@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use imsg_wire::{BadLength, Dialect, Header, Pending, Reason, Refused, SendBuf, Storage};
+use imsg_wire::{BadLength, Compose, Dialect, Header, Pending, Reason, Refused, SendBuf, Storage};
 use zerocopy::{Immutable, IntoBytes};
 
 use crate::channel::more_than_offered;
@@ -169,6 +169,43 @@ impl<D: Dialect, S: Storage, K: AsFd> Sender<D, S, K> {
     /// What the system says.
     pub fn shutdown(self) -> io::Result<()> {
         sys::shutdown_write(self.as_fd())
+    }
+}
+
+impl<D: Dialect, S: Storage, K: AsFd> Compose for Sender<D, S, K> {
+    type Descriptor = OwnedFd;
+    type Pending<'a>
+        = Pending<'a, D, OwnedFd, QUEUED>
+    where
+        Self: 'a;
+
+    fn compose_parts(
+        &mut self,
+        header: Header,
+        parts: &[&[u8]],
+        descriptor: Option<OwnedFd>,
+    ) -> Result<(), Refused<OwnedFd>> {
+        self.buf.compose_parts(header, parts, descriptor)
+    }
+
+    fn create(
+        &mut self,
+        header: Header,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<Writer<'_, D>, Refused<OwnedFd>> {
+        self.buf.create(header, descriptor)
+    }
+
+    fn forward<F>(
+        &mut self,
+        message: &imsg_wire::Message<'_, F>,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<(), Refused<OwnedFd>> {
+        self.buf.forward(message, descriptor)
+    }
+
+    fn has_room(&self, payload_len: usize, descriptor: bool) -> Result<(), Reason> {
+        self.buf.has_room(payload_len, descriptor)
     }
 }
 

@@ -63,22 +63,62 @@ pub struct Pending<'a, D: Dialect, F, const N: usize> {
     descriptor: Option<F>,
 }
 
-impl<D: Dialect, F, const N: usize> Writer<'_, Pending<'_, D, F, N>> {
+/// A message in place that is not queued yet: what a [`Writer`] holds that
+/// [`Compose::create`](crate::Compose::create) made. Only [`Pending`] is one.
+pub trait InPlace: Sized + sealed::Sealed {
+    /// The type of a descriptor.
+    type Descriptor;
+
+    #[doc(hidden)]
+    fn close_with(
+        writer: Writer<'_, Self>,
+        descriptor: Option<Self::Descriptor>,
+    ) -> Result<(), Refused<Self::Descriptor>>;
+
+    #[doc(hidden)]
+    fn into_descriptor(self) -> Option<Self::Descriptor>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+impl<P: InPlace> Writer<'_, P> {
     /// Queues the message (`imsg_close`).
     pub fn close(self) {
-        let (payload_len, Pending { state, raw, header, descriptor }) = self.finish();
+        // Only another descriptor could be refused.
+        let _ = P::close_with(self, None);
+    }
+
+    /// Gives the message up, and its descriptor back (`ibuf_free`, which closes it; so does
+    /// dropping the writer).
+    pub fn abandon(self) -> Option<P::Descriptor> {
+        self.finish().1.into_descriptor()
+    }
+}
+
+impl<D: Dialect, F, const N: usize> sealed::Sealed for Pending<'_, D, F, N> {}
+
+impl<D: Dialect, F, const N: usize> InPlace for Pending<'_, D, F, N> {
+    type Descriptor = F;
+
+    fn close_with(writer: Writer<'_, Self>, descriptor: Option<F>) -> Result<(), Refused<F>> {
+        let (payload_len, Pending { state, raw, header, descriptor: held }) = writer.finish();
+        if let Err(reason) = state.admit(descriptor.is_some()) {
+            return Err(Refused { reason, descriptor });
+        }
+        let descriptor = descriptor.or(held);
         let len = header_len::<D>().saturating_add(payload_len);
         let frame = Frame { header, len, marked: descriptor.is_some() };
         if state.dialect.encode(&frame).write_to(raw).is_ok() {
             state.queue(len, descriptor);
             state.lent = 0;
         }
+        Ok(())
     }
 
-    /// Gives the message up, and its descriptor back (`ibuf_free`, which closes it; so does
-    /// dropping the writer).
-    pub fn abandon(self) -> Option<F> {
-        self.finish().1.descriptor
+    fn into_descriptor(self) -> Option<F> {
+        self.descriptor
     }
 }
 
