@@ -11,7 +11,7 @@ use crate::header::Header;
 /// A received message is none of the protocol. Gives the descriptor back.
 ///
 /// It is a fault of the peer; the stream goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BadMessage<F = Infallible> {
     /// The header of the message.
     pub header: Header,
@@ -24,7 +24,7 @@ pub struct BadMessage<F = Infallible> {
 }
 
 /// What is wrong with a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Mistake {
     /// No message has this type.
@@ -69,3 +69,31 @@ impl<F> fmt::Display for BadMessage<F> {
 }
 
 impl<F: fmt::Debug> error::Error for BadMessage<F> {}
+
+// Not derived, as `Debug` of a string can panic as far as the linker sees. These are identifiers.
+
+impl fmt::Debug for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Type => f.write_str("Type"),
+            Self::Field { field, error } => f
+                .debug_struct("Field")
+                .field("field", &format_args!("{field}"))
+                .field("error", error)
+                .finish(),
+            Self::TooLong { extra } => f.debug_struct("TooLong").field("extra", extra).finish(),
+            Self::Descriptor(error) => f.debug_tuple("Descriptor").field(error).finish(),
+        }
+    }
+}
+
+impl<F: fmt::Debug> fmt::Debug for BadMessage<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BadMessage")
+            .field("header", &self.header)
+            .field("name", &format_args!("{}", self.name.unwrap_or("None")))
+            .field("mistake", &self.mistake)
+            .field("descriptor", &self.descriptor)
+            .finish()
+    }
+}

@@ -4,17 +4,24 @@
 #![no_std]
 #![no_main]
 
+use core::ffi::CStr;
 use core::fmt::{self, Write};
 use core::hint::black_box;
 
 use imsg_freestanding::{entry, kernel};
+use imsg_wire::typed::{
+    Carries, Counted, Encoding, Network, Network16, Network32, Network64, Padded, Protocol,
+    Terminated,
+};
 use imsg_wire::{
     Ancillary, Any, Classic, Descriptor, Detected, Dialect, Endian, Frame, Header, Message,
-    Messages, Modern, NoRoom, OwnedMessage, Pairing, Reader, Reason, RecvBuf, Refused, SendBuf,
-    Wiping, Writer, split,
+    Messages, Modern, NoRoom, OwnedMessage, Pairing, ReadError, Reader, Reason, RecvBuf, Refused,
+    SendBuf, Wiping, WriteError, Writer, split,
 };
 use zerocopy::byteorder::big_endian::U32;
-use zerocopy::{BigEndian, FromBytes, Immutable, IntoBytes, KnownLayout, LittleEndian, Unaligned};
+use zerocopy::{
+    BigEndian, FromBytes, Immutable, IntoBytes, KnownLayout, LittleEndian, TryFromBytes, Unaligned,
+};
 
 entry!(main);
 
@@ -28,6 +35,7 @@ fn main() -> u8 {
         }
         parsing(bytes, &mut log);
         let _ = payload(bytes, &mut log);
+        typed(bytes, &mut log);
         for rule in [Pairing::Exact, Pairing::Ordered, Pairing::Unmarked] {
             buffers(Classic::<LittleEndian>::default(), rule, bytes, &mut log);
             buffers(Classic::<BigEndian>::default(), rule, bytes, &mut log);
@@ -376,4 +384,97 @@ fn fields<P>(writer: &mut Writer<'_, P>, reader: Reader<'_>) -> Result<(), imsg_
     }
     black_box((writer.written(), writer.remaining()));
     Ok(())
+}
+
+#[derive(TryFromBytes, IntoBytes, Immutable)]
+#[repr(u32)]
+#[allow(dead_code, reason = "they come from outside")]
+enum Color {
+    Red = 1,
+    Green = 5,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Packed {
+    kind: u8,
+    count: U32,
+}
+
+/// A number that may be left out: an encoding of the program's own.
+enum Late {}
+
+impl<'a> Encoding<'a, Option<u32>> for Late {
+    const TAKES_REST: bool = true;
+
+    fn len(value: &Option<u32>) -> usize {
+        if value.is_some() { size_of::<u32>() } else { 0 }
+    }
+
+    fn write<P>(value: &Option<u32>, writer: &mut Writer<'_, P>) -> Result<(), WriteError> {
+        value.map_or(Ok(()), |value| writer.add_h32(value))
+    }
+
+    fn read(reader: &mut Reader<'a>) -> Result<Option<u32>, ReadError> {
+        if reader.remaining() == 0 { Ok(None) } else { reader.get_h32().map(Some) }
+    }
+}
+
+imsg_wire::protocol! {
+    /// Each kind of field.
+    enum Told<'a> {
+        0 => Nothing,
+        1 => Owned { a: u8, b: i64, c: [u16; 3], d: Aligned, e: bool, f: Color },
+        2 => InNetworkOrder { a: u16 as Network, b: i32 as Network, c: u128 as Network },
+        3 => Borrowed { a: &'a Packed },
+        4 => Ended { a: &'a CStr, b: &'a str as Terminated, c: &'a [u8] as Terminated },
+        5 => Fixed { a: &'a CStr as Padded<3>, b: &'a str as Padded<4>, c: &'a [u8] as Padded<0> },
+        6 => Counts { a: &'a str as Counted<u8>, b: &'a [Packed] as Counted<u16> },
+        7 => More { a: &'a [u8] as Counted<u32>, b: &'a str as Counted<u64>, c: &'a [u8] as Counted<usize> },
+        8 => InNetworkOrderToo {
+            a: &'a str as Counted<Network16>,
+            b: &'a [U32] as Counted<Network32>,
+            c: &'a [u8] as Counted<Network64>,
+        },
+        9 => Bytes { a: u8, rest: &'a [u8] },
+        10 => Elements(&'a [Packed]) + Token,
+        11 => Text(&'a str) + Option<Token>,
+        12 => Own { late: Option<u32> as Late } + Token,
+        FILE = 13 => File + Token,
+    }
+}
+
+/// Takes messages of all types from `bytes`, and queues them again.
+fn typed(bytes: &[u8], log: &mut Log) {
+    let Some((&[msg_type, kind, len], payload)) = bytes.split_first_chunk() else { return };
+    let mut space = [0; 256];
+    let space = space.get_mut(..len.into()).unwrap_or_default();
+    let mut queue: SendBuf<Modern, &mut [u8], Token, 2> = SendBuf::new(Modern::new(), space);
+    for msg_type in [msg_type.into(), Told::FILE] {
+        let descriptor = match kind {
+            0 => Descriptor::None,
+            1 => Descriptor::Missing(imsg_wire::Missing::Dropped),
+            token => Descriptor::Here(Token(token)),
+        };
+        let message = Message { header: Header::new(msg_type), payload, descriptor };
+        match Told::try_from(message) {
+            Ok(told) => {
+                let _ = write!(log, "{} {}", told.name(), told.has_descriptor());
+                let mut space = [0; 64];
+                let mut writer = Writer::new(&mut space);
+                if let Err(error) = told.write_payload(&mut writer) {
+                    log.error(error);
+                }
+                if let Err(error) = told.has_room(&queue) {
+                    log.error(error);
+                }
+                if let Err(Refused { reason, descriptor }) = told.compose(&mut queue, 7) {
+                    log.error(reason);
+                    drop(descriptor);
+                }
+            }
+            Err(error) => log.error(error),
+        }
+    }
+    let _ = write!(log, "{queue:?}");
 }
