@@ -330,8 +330,8 @@ fn the_worker_ends_at_the_first_message_that_is_not_a_request() {
 
     for setting in Setting::all() {
         for (case, msg_type, descriptor, complaint) in [
-            ("no file", READ, None, "unexpected message"),
-            ("another type", 99, file(), "unexpected message"),
+            ("no file", READ, None, "bad message of type 2 (Read): the message needs a descriptor"),
+            ("another type", 99, file(), "bad message of type 99: the type is unknown"),
         ] {
             let (worker, mut channel) = setting.worker(&place);
             assert_eq!(channel.rx.recv().unwrap().unwrap().header.msg_type, READY);

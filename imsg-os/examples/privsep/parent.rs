@@ -1,17 +1,20 @@
 //! The privileged side. It opens files, and trusts nothing that the worker says.
 
 use std::error::Error;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
-use imsg_os::{Any, Channel, Descriptor, Header, Message, RecvError};
+use imsg_os::imsg_wire::typed::Protocol;
+use imsg_os::{Any, Channel, RecvError};
 use nix::errno::Errno;
 
-use crate::protocol::{Answer, CHANNEL, Failure, Layers, Mistake, Request, Summary};
+use crate::protocol::{Answer, CHANNEL, Failure, Layers, Request, Summary};
 use crate::{Dialect, complain, open};
 
 pub(crate) fn run(dialect: Dialect, files: &[PathBuf]) -> Result<ExitCode, Box<dyn Error>> {
@@ -61,9 +64,9 @@ enum Stop {
 fn converse(mut channel: Channel<Any>, worker: u32, files: &[PathBuf]) -> Result<ExitCode, Stop> {
     let mut out = io::stdout().lock();
 
-    let message = receive(&mut channel, 0)?;
-    let Answer::Ready(layers) = Answer::try_from(&message)? else {
-        return Err(Mistake::Unexpected(&message).into());
+    let layers = match receive(&mut channel, 0)? {
+        Answer::Ready(layers) => layers,
+        answer => return Err(untimely(&answer)),
     };
     writeln!(out, "worker {worker}: {}", describe(&layers)).map_err(cannot_print)?;
     let (size, lines, sha256, own_open) = ("size", "lines", "sha256", "own open");
@@ -111,42 +114,41 @@ fn summarize(
     path: &Path,
     file: File,
 ) -> Result<Result<Summary, Box<dyn Error>>, Stop> {
-    let request = Request::Read(path);
-    let (msg_type, payload) = request.parts();
-    let header = Header { id, ..Header::new(msg_type) };
-    if let Err(refused) = channel.tx.compose(header, payload, Some(file.into())) {
+    let request = Request::Read(path.as_os_str().as_bytes(), file.into());
+    if let Err(refused) = request.compose(&mut channel.tx, id) {
         // Nothing else is queued, so it is not for want of room, but because of the path's length.
         return Ok(Err(refused.into()));
     }
     channel.tx.flush()?;
 
-    let message = receive(channel, id)?;
-    match Answer::try_from(&message)? {
+    match receive(channel, id)? {
         Answer::Summary(summary) => Ok(Ok(summary)),
         Answer::Failure(Failure { errno }) => {
             Ok(Err(io::Error::from_raw_os_error(errno.get()).into()))
         }
-        Answer::Ready(_) => Err(Mistake::Unexpected(&message).into()),
+        answer @ Answer::Ready(_) => Err(untimely(&answer)),
     }
 }
 
-/// Waits for a message of the worker that answers the request `id`.
-fn receive(channel: &mut Channel<Any>, id: u32) -> Result<Message<'_>, Stop> {
+/// Waits for the answer of the worker to the request `id`.
+fn receive(channel: &mut Channel<Any>, id: u32) -> Result<Answer, Stop> {
     let message = channel.rx.recv()?.ok_or(Stop::HungUp)?;
-    match message {
-        Message { header, descriptor: Descriptor::None, .. } if header.id == id => Ok(message),
-        _ => Err(Mistake::Unexpected(&message).into()),
-    }
+    let of = message.header.id;
+    let answer = message.try_into().map_err(|bad| fault(format_args!("a {bad}")))?;
+    if of == id { Ok(answer) } else { Err(untimely(&answer)) }
+}
+
+/// The worker sent an answer that is not due.
+fn untimely(answer: &Answer) -> Stop {
+    fault(format_args!("an unexpected message: {}", answer.name()))
+}
+
+fn fault(what: fmt::Arguments<'_>) -> Stop {
+    Stop::Fault(format!("the worker sent {what}").into())
 }
 
 fn cannot_print(error: io::Error) -> Stop {
     Stop::Fault(format!("cannot print: {error}").into())
-}
-
-impl From<Mistake<'_>> for Stop {
-    fn from(mistake: Mistake<'_>) -> Self {
-        Self::Fault(format!("the worker sent {mistake}").into())
-    }
 }
 
 impl From<RecvError> for Stop {

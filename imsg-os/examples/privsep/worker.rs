@@ -1,15 +1,18 @@
 //! The side without privileges. It looks at bytes that anyone may have made up.
 
 use std::error::Error;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use imsg_os::{Any, Channel, Header, Sender, inherited};
+use imsg_os::imsg_wire::typed::Protocol;
+use imsg_os::{Any, Channel, Sender, inherited};
 use sha2::{Digest, Sha256};
 
-use crate::protocol::{Answer, CHANNEL, Failure, Mistake, Request, Summary};
+use crate::protocol::{Answer, CHANNEL, Failure, Request, Summary};
 use crate::{Dialect, open, sandbox};
 
 pub(crate) fn run(dialect: Dialect) -> Result<ExitCode, Box<dyn Error>> {
@@ -20,27 +23,25 @@ pub(crate) fn run(dialect: Dialect) -> Result<ExitCode, Box<dyn Error>> {
 
     let mut channel = Channel::<Any>::new(socket, dialect.into())?;
     channel.rx.allow_descriptors();
-    send(&mut channel.tx, 0, &Answer::Ready(layers))?;
+    send(&mut channel.tx, 0, Answer::Ready(layers))?;
 
     let mut buf = vec![0; 64 * 1024];
-    let complaint = |mistake: Mistake<'_>| format!("the parent sent {mistake}");
-    while let Some(mut message) = channel.rx.recv()? {
-        let Request::Read(path) = Request::try_from(&message).map_err(complaint)?;
-        let Some(file) = message.descriptor.take() else {
-            return Err(complaint(Mistake::Unexpected(&message)).into());
-        };
+    while let Some(message) = channel.rx.recv()? {
+        let id = message.header.id;
+        let Request::Read(path, file) =
+            message.try_into().map_err(|bad| format!("the parent sent a {bad}"))?;
+        let path = Path::new(OsStr::from_bytes(path));
         let answer = match summarize(file.into(), path, &mut buf) {
             Ok(summary) => Answer::Summary(summary),
             Err(error) => Answer::Failure(Failure { errno: errno(&error).into() }),
         };
-        send(&mut channel.tx, message.header.id, &answer)?;
+        send(&mut channel.tx, id, answer)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn send(tx: &mut Sender<Any>, id: u32, answer: &Answer) -> Result<(), Box<dyn Error>> {
-    let (msg_type, payload) = answer.parts();
-    tx.compose(Header { id, ..Header::new(msg_type) }, payload, None)?;
+fn send(tx: &mut Sender<Any>, id: u32, answer: Answer) -> Result<(), Box<dyn Error>> {
+    answer.compose(tx, id)?;
     Ok(tx.flush()?)
 }
 
