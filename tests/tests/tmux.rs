@@ -502,23 +502,36 @@ fn a_read_can_be_cancelled_while_the_input_has_no_end() {
 fn what_a_server_makes_up_is_an_error_and_no_panic() {
     let stream = |bytes: &[u8]| [&numbers(&[7])[..], bytes].concat();
     for (msg_type, payload, due) in [
-        (WRITE_OPEN, vec![], "bad message of type 303: the payload has 0 bytes left"),
-        (WRITE_OPEN, vec![0; 11], "bad message of type 303: the payload has 11 bytes left"),
-        (WRITE_OPEN, [vec![0; 12], b"path".to_vec()].concat(), "303: a string has no end"),
-        (WRITE_OPEN, [vec![0; 12], b"a\0b".to_vec()].concat(), "303: the payload has 1 bytes left"),
-        (READ_OPEN, vec![0; 7], "bad message of type 300: the payload has 7 bytes left"),
-        (READ_OPEN, vec![0xff; 100], "bad message of type 300: a string has no end"),
-        (WRITE, vec![0; 3], "bad message of type 304: the payload has 3 bytes left"),
+        (WRITE_OPEN, vec![], "type 303 (WriteOpen): field stream: the payload has 0 bytes left"),
+        (
+            WRITE_OPEN,
+            vec![0; 11],
+            "type 303 (WriteOpen): field flags: the payload has 3 bytes left",
+        ),
+        (WRITE_OPEN, [vec![0; 12], b"path".to_vec()].concat(), "field path: a string has no end"),
+        (
+            WRITE_OPEN,
+            [vec![0; 12], b"a\0b".to_vec()].concat(),
+            "(WriteOpen): the payload is 1 bytes too long",
+        ),
+        (READ_OPEN, vec![0; 7], "type 300 (ReadOpen): field fd: the payload has 3 bytes left"),
+        (READ_OPEN, vec![0xff; 100], "type 300 (ReadOpen): field path: a string has no end"),
+        (WRITE, vec![0; 3], "type 304 (Write): field stream: the payload has 3 bytes left"),
         (WRITE, stream(b"text"), "type 304 for stream 7, which is not open"),
         (WRITE_CLOSE, stream(b""), "type 306 for stream 7, which is not open"),
-        (WRITE_CLOSE, stream(b"x"), "bad message of type 306: the payload has 5 bytes left"),
-        (READ_CANCEL, vec![], "bad message of type 307: the payload has 0 bytes left"),
-        (EXIT, vec![0; 3], "bad message of type 203: the payload has 3 bytes left"),
-        (EXIT, vec![1; 5], "bad message of type 203: a string has no end"),
+        (
+            WRITE_CLOSE,
+            stream(b"x"),
+            "bad message of type 306 (WriteClose): the payload is 1 bytes too long",
+        ),
+        (READ_CANCEL, vec![], "type 307 (ReadCancel): field stream: the payload has 0 bytes left"),
+        (EXIT, vec![0; 3], "type 203 (Exit): field 0: the payload has 3 bytes left"),
+        (EXIT, vec![1; 5], "type 203 (Exit): field 0: a string has no end"),
         (READY, vec![], "attaches to a session"),
-        (COMMAND, vec![], "an unexpected message, of type 200"),
-        (0, vec![], "an unexpected message, of type 0"),
-        (u32::MAX, vec![0; 16000], "an unexpected message, of type 4294967295"),
+        (READY, vec![0], "type 207 (Ready): the payload is 1 bytes too long"),
+        (COMMAND, vec![], "bad message of type 200: the type is unknown"),
+        (0, vec![], "bad message of type 0: the type is unknown"),
+        (u32::MAX, vec![0; 16000], "bad message of type 4294967295: the type is unknown"),
     ] {
         for dialect in [CLASSIC, MODERN] {
             let (client, mut server) = fake_at_command(dialect, |_| {});

@@ -13,15 +13,11 @@ use std::os::fd::AsFd;
 use imsg_os::{Any, Channel, Message, ReadOutcome, RecvError, Sender};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use zerocopy::IntoBytes;
 
 use crate::error::Error;
 use crate::greeting::greet;
 use crate::probe::is_hang_up;
-use crate::protocol::{
-    EXITING, FromServer, Open, Outcome, READ, READ_DONE, Stream, WRITE, WRITE_CLOSE, WRITE_READY,
-    header,
-};
+use crate::protocol::{FromClient, FromServer, header};
 
 /// How many bytes may be queued when a message of the server is looked at, which may need an
 /// answer. Less than half of the queue, so that it is never refused.
@@ -48,9 +44,9 @@ struct Session {
     output: File,
     errors: File,
     /// The stream for which standard input is read.
-    reading: Option<Stream>,
+    reading: Option<i32>,
     /// Where the streams go that are written to.
-    writing: BTreeMap<Stream, Target>,
+    writing: BTreeMap<i32, Target>,
     /// What is to be written next.
     pending: Pending,
     /// How the command ended.
@@ -116,7 +112,7 @@ impl Client {
                     _ => Ok(None),
                 };
             };
-            if let Some(status) = self.session.take(&message, tx)? {
+            if let Some(status) = self.session.take(message, tx)? {
                 return Ok(Some(status));
             }
         }
@@ -205,73 +201,75 @@ impl Session {
     }
 
     /// Carries out a message, and returns the status when it is the last one.
-    fn take(&mut self, message: &Message<'_>, tx: &mut Sender<Any>) -> Result<Option<i32>, Error> {
-        match FromServer::try_from(message)? {
-            FromServer::ReadOpen(open) => self.open_to_read(open, tx)?,
-            FromServer::ReadCancel(stream) => {
+    fn take(&mut self, message: Message<'_>, tx: &mut Sender<Any>) -> Result<Option<i32>, Error> {
+        match FromServer::parse(message)? {
+            FromServer::ReadOpen { stream, fd, .. } => self.open_to_read(stream, fd, tx)?,
+            FromServer::ReadCancel { stream } => {
                 // One that has ended meanwhile is no mistake of the server's.
                 if self.reading == Some(stream) {
                     self.end_reading(0, tx)?;
                 }
             }
-            FromServer::WriteOpen(open) => self.open_to_write(open, tx)?,
-            FromServer::Write(stream, data) => {
-                let target = *self.writing.get(&stream).ok_or_else(|| not_open(WRITE, stream))?;
-                self.pending.set(target, data);
+            FromServer::WriteOpen { stream, fd, .. } => self.open_to_write(stream, fd, tx)?,
+            FromServer::Write { stream, data } => {
+                let target = self.writing.get(&stream);
+                let msg_type = FromServer::WRITE;
+                self.pending.set(*target.ok_or(Error::Stream { msg_type, stream })?, data);
             }
-            FromServer::WriteClose(stream) => {
-                self.writing.remove(&stream).ok_or_else(|| not_open(WRITE_CLOSE, stream))?;
+            FromServer::WriteClose { stream } => {
+                let msg_type = FromServer::WRITE_CLOSE;
+                self.writing.remove(&stream).ok_or(Error::Stream { msg_type, stream })?;
             }
-            FromServer::Exit { status, text } => {
+            FromServer::Exit((status, text)) => {
                 self.status = Some(status);
                 self.reading = None;
                 if !text.is_empty() {
                     self.pending.set(Target::Errors, &[text, b"\n"].concat());
                 }
-                self.answer(EXITING, &(), tx)?;
+                self.answer(FromClient::Exiting, tx)?;
             }
-            FromServer::Detach => {
+            FromServer::Detach(_) | FromServer::DetachKill(_) => {
                 self.status.get_or_insert(0);
-                self.answer(EXITING, &(), tx)?;
+                self.answer(FromClient::Exiting, tx)?;
             }
             FromServer::Exited => return Ok(Some(self.status.unwrap_or(0))),
             FromServer::Shutdown => return Ok(Some(self.status.unwrap_or(1))),
-            FromServer::Flags => {}
+            FromServer::Flags(_) => {}
             FromServer::Ready => return Err(Error::Attached),
         }
         Ok(None)
     }
 
-    fn open_to_read(&mut self, open: &Open, tx: &mut Sender<Any>) -> Result<(), Error> {
-        let error = match open.fd.get() {
+    fn open_to_read(&mut self, stream: i32, fd: i32, tx: &mut Sender<Any>) -> Result<(), Error> {
+        let error = match fd {
             libc::STDIN_FILENO if self.reading.is_none() => {
-                self.reading = Some(open.stream);
+                self.reading = Some(stream);
                 return Ok(());
             }
             // To open a path.
             -1 => libc::EPERM,
             _ => libc::EBADF,
         };
-        self.answer(READ_DONE, &Outcome { stream: open.stream, error: error.into() }, tx)
+        self.answer(FromClient::ReadDone { stream, error }, tx)
     }
 
-    fn open_to_write(&mut self, open: &Open, tx: &mut Sender<Any>) -> Result<(), Error> {
-        let target = match open.fd.get() {
+    fn open_to_write(&mut self, stream: i32, fd: i32, tx: &mut Sender<Any>) -> Result<(), Error> {
+        let target = match fd {
             libc::STDOUT_FILENO => Ok(Target::Output),
             libc::STDERR_FILENO => Ok(Target::Errors),
             -1 => Err(libc::EPERM),
             _ => Err(libc::EBADF),
         };
         let error = match target {
-            Ok(_) if self.writing.contains_key(&open.stream) => libc::EBADF,
+            Ok(_) if self.writing.contains_key(&stream) => libc::EBADF,
             Ok(_) if self.writing.len() >= STREAMS => libc::EMFILE,
             Ok(target) => {
-                self.writing.insert(open.stream, target);
+                self.writing.insert(stream, target);
                 0
             }
             Err(error) => error,
         };
-        self.answer(WRITE_READY, &Outcome { stream: open.stream, error: error.into() }, tx)
+        self.answer(FromClient::WriteReady { stream, error }, tx)
     }
 
     /// Sends some of standard input to the server. Nothing else is queued.
@@ -279,13 +277,13 @@ impl Session {
         let Some(stream) = self.reading else {
             return Ok(());
         };
-        let mut message = tx.create(header(READ), None)?;
+        let mut message = tx.create(header(FromClient::READ), None)?;
         message.add(&stream)?;
         let room = message.remaining();
         let error = match self.input.read(message.reserve(room)?) {
             Ok(0) => 0,
             Ok(n) => {
-                message.truncate(size_of::<Stream>() + n)?;
+                message.truncate(size_of_val(&stream) + n)?;
                 message.close();
                 return Ok(());
             }
@@ -298,7 +296,7 @@ impl Session {
 
     fn end_reading(&mut self, error: i32, tx: &mut Sender<Any>) -> Result<(), Error> {
         match self.reading.take() {
-            Some(stream) => self.answer(READ_DONE, &Outcome { stream, error: error.into() }, tx),
+            Some(stream) => self.answer(FromClient::ReadDone { stream, error }, tx),
             None => Ok(()),
         }
     }
@@ -326,16 +324,8 @@ impl Session {
         }
     }
 
-    fn answer(
-        &self,
-        msg_type: u32,
-        payload: &(impl IntoBytes + zerocopy::Immutable),
-        tx: &mut Sender<Any>,
-    ) -> Result<(), Error> {
-        if self.deaf {
-            return Ok(());
-        }
-        Ok(tx.compose(header(msg_type), payload, None)?)
+    fn answer(&self, answer: FromClient<'_>, tx: &mut Sender<Any>) -> Result<(), Error> {
+        if self.deaf { Ok(()) } else { Ok(answer.say(tx)?) }
     }
 }
 
@@ -350,10 +340,6 @@ impl Pending {
         self.data.extend_from_slice(data);
         self.written = 0;
     }
-}
-
-fn not_open(msg_type: u32, Stream(stream): Stream) -> Error {
-    Error::Stream { msg_type, stream: stream.get() }
 }
 
 /// Whether it will be otherwise later.

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use imsg_os::{ReadError, Reason, RecvError, Refused, WriteError};
+use imsg_os::imsg_wire::typed::BadMessage;
+use imsg_os::{Reason, RecvError, Refused, WriteError};
 
 use crate::probe::is_hang_up;
 use crate::protocol::VERSION;
@@ -21,10 +23,8 @@ pub(crate) enum Error {
     Gone,
     /// The command attached this client to a session.
     Attached,
-    /// The server sent a message that it has no reason to send.
-    Unexpected { msg_type: u32 },
-    /// A payload is not what its type asks for.
-    Payload { msg_type: u32, error: ReadError },
+    /// The server sent what it has no reason to send.
+    Bad(BadMessage<OwnedFd>),
     /// The server writes to a stream that is not open.
     Stream { msg_type: u32, stream: i32 },
     /// The server breaks the rules of imsg.
@@ -62,12 +62,7 @@ impl fmt::Display for Error {
             Self::Attached => {
                 f.write_str("the command attaches to a session, which this client cannot do")
             }
-            Self::Unexpected { msg_type } => {
-                write!(f, "the server sent an unexpected message, of type {msg_type}")
-            }
-            Self::Payload { msg_type, error } => {
-                write!(f, "the server sent a bad message of type {msg_type}: {error}")
-            }
+            Self::Bad(bad) => write!(f, "the server sent a {bad}"),
             Self::Stream { msg_type, stream } => write!(
                 f,
                 "the server sent a message of type {msg_type} for stream {stream}, which is not open"
@@ -118,5 +113,11 @@ impl<F> From<Refused<F>> for Error {
 impl From<WriteError> for Error {
     fn from(error: WriteError) -> Self {
         Self::Write(error)
+    }
+}
+
+impl From<BadMessage<OwnedFd>> for Error {
+    fn from(bad: BadMessage<OwnedFd>) -> Self {
+        Self::Bad(bad)
     }
 }

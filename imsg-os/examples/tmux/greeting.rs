@@ -4,20 +4,16 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, IsTerminal};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process;
 
-use imsg_os::{Any, Reason, Refused, Sender};
-use zerocopy::IntoBytes;
+use imsg_os::imsg_wire::typed::Protocol;
+use imsg_os::{Any, Reason, Sender};
 
 use crate::error::Error;
-use crate::protocol::{
-    COMMAND, IDENTIFY_CLIENTPID, IDENTIFY_CWD, IDENTIFY_DONE, IDENTIFY_ENVIRON, IDENTIFY_FEATURES,
-    IDENTIFY_LONGFLAGS, IDENTIFY_STDIN, IDENTIFY_STDOUT, IDENTIFY_TERM, IDENTIFY_TTYNAME,
-    LongFlags, Number, header,
-};
+use crate::protocol::FromClient;
 
 /// Introduces this process to the server, and asks it to run a command.
 ///
@@ -30,29 +26,32 @@ pub(crate) fn greet(tx: &mut Sender<Any>, command: &[OsString]) -> Result<(), Er
     let directory = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let input = io::stdin().as_fd().try_clone_to_owned()?;
     let output = io::stdout().as_fd().try_clone_to_owned()?;
-    let pid = Number(i32::try_from(process::id()).unwrap_or_default().into());
+    let pid = i32::try_from(process::id()).unwrap_or_default();
 
-    send(tx, IDENTIFY_LONGFLAGS, &[LongFlags::UTF8.as_bytes()], None)?;
-    send(tx, IDENTIFY_TERM, &[term.as_bytes(), NUL], None)?;
+    send(tx, FromClient::LongFlags(FromClient::UTF8))?;
+    send(tx, FromClient::Term(term.as_bytes()))?;
     // Its bits mean other things in other versions; 0 lets the server find out.
-    send(tx, IDENTIFY_FEATURES, &[Number(0.into()).as_bytes()], None)?;
-    send(tx, IDENTIFY_TTYNAME, &[terminal.as_os_str().as_bytes(), NUL], None)?;
-    send(tx, IDENTIFY_CWD, &[directory.as_os_str().as_bytes(), NUL], None)?;
-    send(tx, IDENTIFY_STDIN, &[], Some(input))?;
-    send(tx, IDENTIFY_STDOUT, &[], Some(output))?;
-    send(tx, IDENTIFY_CLIENTPID, &[pid.as_bytes()], None)?;
-    for (name, value) in env::vars_os() {
-        match send(tx, IDENTIFY_ENVIRON, &[name.as_bytes(), b"=", value.as_bytes(), NUL], None) {
+    send(tx, FromClient::Features(0))?;
+    send(tx, FromClient::TtyName(terminal.as_os_str().as_bytes()))?;
+    send(tx, FromClient::Cwd(directory.as_os_str().as_bytes()))?;
+    send(tx, FromClient::Stdin { descriptor: input })?;
+    send(tx, FromClient::Stdout { descriptor: output })?;
+    send(tx, FromClient::ClientPid(pid))?;
+    for (mut variable, value) in env::vars_os() {
+        variable.push("=");
+        variable.push(value);
+        match send(tx, FromClient::Environ(variable.as_bytes())) {
             // One that no message can carry; tmux leaves it out, too.
             Err(Error::Refused(Reason::TooLong { .. })) => {}
             sent => sent?,
         }
     }
-    send(tx, IDENTIFY_DONE, &[], None)?;
+    send(tx, FromClient::Done)?;
 
-    let count = Number(i32::try_from(command.len()).unwrap_or(i32::MAX).into());
-    let packed = command.join(OsStr::from_bytes(NUL));
-    send(tx, COMMAND, &[count.as_bytes(), packed.as_bytes(), NUL], None)
+    let argc = i32::try_from(command.len()).unwrap_or(i32::MAX);
+    let mut argv = command.join(OsStr::new("\0"));
+    argv.push("\0");
+    send(tx, FromClient::Command { argc, argv: argv.as_bytes() })
 }
 
 /// The path of the terminal that is standard input, where the system says.
@@ -60,20 +59,10 @@ fn terminal() -> Option<PathBuf> {
     if io::stdin().is_terminal() { fs::read_link("/dev/fd/0").ok() } else { None }
 }
 
-const NUL: &[u8] = b"\0";
-
 /// Queues a message, once there is room for it.
-fn send(
-    tx: &mut Sender<Any>,
-    msg_type: u32,
-    parts: &[&[u8]],
-    descriptor: Option<OwnedFd>,
-) -> Result<(), Error> {
-    match tx.compose_parts(header(msg_type), parts, descriptor) {
-        Err(Refused { reason: Reason::Full { .. }, descriptor }) => {
-            tx.flush()?;
-            Ok(tx.compose_parts(header(msg_type), parts, descriptor)?)
-        }
-        sent => Ok(sent?),
+fn send(tx: &mut Sender<Any>, message: FromClient<'_>) -> Result<(), Error> {
+    if let Err(Reason::Full { .. }) = message.has_room(tx) {
+        tx.flush()?;
     }
+    Ok(message.say(tx)?)
 }

@@ -232,7 +232,7 @@ macro_rules! __protocol {
                         <$type as $crate::typed::Field<
                             '_,
                             $crate::__encoding!($($encoding)?),
-                        >>::len($value),
+                        >>::encoded_len($value),
                     ))*,)+
                 }
             }

@@ -68,7 +68,7 @@ pub trait Field<'a, E>: Sized {
     const TAKES_REST: bool;
 
     /// As there.
-    fn len(&self) -> usize;
+    fn encoded_len(&self) -> usize;
 
     /// As there.
     ///
@@ -89,7 +89,7 @@ impl<'a, T, E: Encoding<'a, T>> Field<'a, E> for T {
     const TAKES_REST: bool = E::TAKES_REST;
 
     #[inline]
-    fn len(&self) -> usize {
+    fn encoded_len(&self) -> usize {
         E::len(self)
     }
 
