@@ -15,8 +15,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::{
-    ByHand, Companion, Got, LEN, POLL, alone, everything, in_both_dialects, next, numbered, plain,
-    send, try_send, watched,
+    ByHand, Companion, Got, LEN, POLL, alone, flush_error, in_both_dialects, next, numbered,
+    receive_to_the_end, send, try_send, unmarked, watched,
 };
 use imsg_os::{
     Channel, Descriptor, Header, Missing, Modern, NotAStream, ReadOutcome, Reason, Receiver,
@@ -167,7 +167,7 @@ fn a_flush_to_a_full_non_blocking_socket_waits() {
     let sender = flushing(channel);
     sender.until_asleep(POLL);
 
-    assert_eq!(everything(&mut peer.rx), [MESSAGE_1, Got::End]);
+    assert_eq!(receive_to_the_end(&mut peer.rx), [MESSAGE_1, Got::End]);
     sender.thread.join().unwrap().unwrap();
 }
 
@@ -175,7 +175,7 @@ fn a_full_buffer_is_an_error_that_loses_no_message<D: ByHand>(d: D) {
     let (peer, socket) = UnixStream::pair().unwrap();
     let mut channel = Channel::with_storage(socket, d, [0; 50], [0; 50]).unwrap();
     for n in 1..=6 {
-        send(&peer, &plain(d, n), []);
+        send(&peer, &unmarked(d, n), []);
     }
     drop(peer);
     assert_eq!(channel.rx.read().unwrap(), ReadOutcome::Data);
@@ -184,17 +184,17 @@ fn a_full_buffer_is_an_error_that_loses_no_message<D: ByHand>(d: D) {
 
     let mut expected: Vec<_> = (1..=6).map(|n| Got::Message(n, Descriptor::None)).collect();
     expected.push(Got::End);
-    assert_eq!(everything(&mut channel.rx), expected);
+    assert_eq!(receive_to_the_end(&mut channel.rx), expected);
 }
 
 fn a_stream_that_ends_between_messages_is_clean<D: ByHand>(d: D) {
-    assert_eq!(received(d, &plain(d, 1)), [MESSAGE_1, Got::End]);
+    assert_eq!(received(d, &unmarked(d, 1)), [MESSAGE_1, Got::End]);
 }
 
 fn a_stream_that_ends_within_a_header_is_truncated_behind_what_came_before<D: ByHand>(d: D) {
     for have in 1..16 {
         let truncated = Got::Error(Error::Truncated { offset: LEN, have, need: 16 });
-        let sent = [&plain(d, 1)[..], &plain(d, 2)[..have]].concat();
+        let sent = [&unmarked(d, 1)[..], &unmarked(d, 2)[..have]].concat();
         assert_eq!(received(d, &sent), [MESSAGE_1, truncated]);
     }
 }
@@ -203,7 +203,7 @@ fn a_stream_that_ends_within_a_payload_is_truncated_behind_what_came_before<D: B
     let need = LEN as usize;
     for have in 16..need {
         let truncated = Got::Error(Error::Truncated { offset: LEN, have, need });
-        let sent = [&plain(d, 1)[..], &plain(d, 2)[..have]].concat();
+        let sent = [&unmarked(d, 1)[..], &unmarked(d, 2)[..have]].concat();
         assert_eq!(received(d, &sent), [MESSAGE_1, truncated]);
     }
 }
@@ -423,7 +423,7 @@ fn a_send_goes_on_after_signals() {
         let sender = flushing(channel);
         interrupt(&sender, libc::SYS_sendto);
 
-        assert_eq!(everything(&mut peer.rx), [MESSAGE_1, Got::End]);
+        assert_eq!(receive_to_the_end(&mut peer.rx), [MESSAGE_1, Got::End]);
         sender.thread.join().unwrap().unwrap();
     });
 }
@@ -438,7 +438,7 @@ fn a_send_of_a_descriptor_goes_on_after_signals() {
         interrupt(&sender, POLL);
 
         let delivered = Got::Message(1, Descriptor::Here(1));
-        assert_eq!(everything(&mut peer.rx), [delivered, Got::End]);
+        assert_eq!(receive_to_the_end(&mut peer.rx), [delivered, Got::End]);
         sender.thread.join().unwrap().unwrap();
     });
 }
@@ -470,7 +470,7 @@ fn received<D: ByHand>(d: D, sent: &[u8]) -> Vec<Got> {
     let (peer, socket) = UnixStream::pair().unwrap();
     send(&peer, sent, []);
     drop(peer);
-    everything(&mut Channel::new(socket, d).unwrap().rx)
+    receive_to_the_end(&mut Channel::new(socket, d).unwrap().rx)
 }
 
 /// A channel over a non-blocking socket, and its peer.
@@ -484,7 +484,7 @@ fn non_blocking() -> (Channel<Modern>, Channel<Modern>) {
 fn full(blocking: bool) -> (Channel<Modern>, Channel<Modern>) {
     let (theirs, ours) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
-    let filler = plain(Modern::new(), 0);
+    let filler = unmarked(Modern::new(), 0);
     let full = loop {
         match try_send(&ours, &filler, []) {
             Ok(sent) => assert_eq!(sent, filler.len()),
@@ -503,10 +503,6 @@ fn flushing(mut channel: Channel<Modern>) -> Companion<io::Result<()>> {
         drop(channel);
         result
     })
-}
-
-fn flush_error(channel: &mut Channel<Modern>) -> Option<i32> {
-    channel.tx.flush().err().as_ref().and_then(io::Error::raw_os_error)
 }
 
 #[test]

@@ -11,8 +11,8 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 
 use common::{
-    ByHand, Got, everything, filler, in_both_dialects, leaving_no_descriptor, next, number_of,
-    numbered, watched,
+    ByHand, Got, filler, in_both_dialects, leaving_no_descriptor, next, number_of, numbered,
+    receive_to_the_end, watched,
 };
 use imsg_os::{
     Channel, Descriptor, Header, Missing, ReadOutcome, RecvError, SendError, WriteOutcome,
@@ -112,7 +112,7 @@ fn descriptors_are_received_from_the_time_that_they_are_allowed<D: ByHand>(d: D)
 
     let missing = Got::Message(1, Descriptor::Missing(Missing::NotAllowed));
     let delivered = Got::Message(2, Descriptor::Here(2));
-    assert_eq!(everything(&mut receiver.rx), [missing, delivered, Got::End]);
+    assert_eq!(receive_to_the_end(&mut receiver.rx), [missing, delivered, Got::End]);
 }
 
 /// The modern C library loses this descriptor.
@@ -128,7 +128,7 @@ fn a_marked_header_that_straddles_a_read_keeps_its_descriptor<D: ByHand>(d: D) {
         drop(sender);
 
         let delivered = [Got::Message(1, Descriptor::Here(1)), Got::End];
-        let got = everything(&mut receiver.rx);
+        let got = receive_to_the_end(&mut receiver.rx);
         assert_eq!(got, delivered, "{inside} bytes of the header in the first read");
     }
 }
@@ -150,7 +150,7 @@ fn a_message_that_is_sent_in_many_parts_brings_its_descriptor_once<D: ByHand>(d:
         assert!(parts > 2, "{parts} parts");
         let first = Got::Message(1, Descriptor::Here(1));
         let second = Got::Message(2, Descriptor::Here(2));
-        assert_eq!(everything(&mut receiver.rx), [first, second, Got::End]);
+        assert_eq!(receive_to_the_end(&mut receiver.rx), [first, second, Got::End]);
     });
 }
 
@@ -187,7 +187,7 @@ fn a_descriptor_arrives_beside_credentials<D: ByHand>(d: D) {
 
     let first = Got::Message(1, Descriptor::Here(1));
     let second = Got::Message(2, Descriptor::None);
-    assert_eq!(everything(&mut receiver.rx), [first, second, Got::End]);
+    assert_eq!(receive_to_the_end(&mut receiver.rx), [first, second, Got::End]);
 }
 
 fn a_sent_descriptor_is_closed_at_once<D: ByHand>(d: D) {
@@ -292,7 +292,7 @@ fn a_borrowed_descriptor_is_sent_once_when_the_socket_takes_a_part<D: ByHand>(d:
     drop(sender);
 
     let delivered = Got::Message(1, Descriptor::Here(1));
-    assert_eq!(everything(&mut receiver.rx), [delivered, Got::End]);
+    assert_eq!(receive_to_the_end(&mut receiver.rx), [delivered, Got::End]);
 }
 
 fn a_borrowed_descriptor_is_not_sent_when_the_socket_is_full<D: ByHand>(d: D) {

@@ -6,16 +6,16 @@
 mod common;
 
 use std::fs::File;
-use std::io::{self, IoSliceMut};
+use std::io::IoSliceMut;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::thread;
 
 use common::{
-    ByHand, Got, LEN, Peer, alone, everything, filler, in_both_dialects, is_peer,
-    leaving_no_descriptor, marked, next, numbered, numbers, plain, rig, send, send_and_wait,
-    try_send, watched,
+    ByHand, Got, LEN, Peer, alone, filler, flush_error, in_both_dialects, is_peer,
+    leaving_no_descriptor, marked, next, numbered, numbers, peer_and_channel, receive_to_the_end,
+    send, send_and_wait, try_send, unmarked, watched,
 };
 use imsg_os::{
     Channel, Descriptor, Header, Missing, Modern, Pairing, ReadOutcome, Receiver, RecvError,
@@ -89,12 +89,12 @@ fn a_marked_header_that_straddles_a_read_keeps_its_descriptor<D: ByHand>(d: D, r
     const READ: usize = 65536;
     leaving_no_descriptor(|| {
         for inside in 1..16 {
-            let (peer, mut channel) = rig(d, rule);
+            let (peer, mut channel) = peer_and_channel(d, rule);
             send(&peer, &filler(d, READ - inside), []);
             send(&peer, &marked(d, 1), [numbered(1)]);
             drop(peer);
 
-            let got = everything(&mut channel.rx);
+            let got = receive_to_the_end(&mut channel.rx);
             let delivered = [Got::Message(1, Descriptor::Here(1)), Got::End];
             assert_eq!(got, delivered, "{inside} bytes of the header in the first read");
         }
@@ -105,13 +105,13 @@ fn a_marked_header_that_straddles_a_read_keeps_its_descriptor<D: ByHand>(d: D, r
 /// left over in the end can be seen.
 fn a_descriptor_without_a_mark_is_reported<D: ByHand>(d: D, rule: Pairing) {
     leaving_no_descriptor(|| {
-        let (peer, mut channel) = rig(d, rule);
-        send(&peer, &plain(d, 1), [numbered(1)]);
+        let (peer, mut channel) = peer_and_channel(d, rule);
+        send(&peer, &unmarked(d, 1), [numbered(1)]);
         read(&mut channel.rx);
         send(&peer, &marked(d, 2), [numbered(2)]);
         drop(peer);
 
-        assert_eq!(everything(&mut channel.rx), unmarked_then_marked(rule));
+        assert_eq!(receive_to_the_end(&mut channel.rx), unmarked_then_marked(rule));
     });
 }
 
@@ -129,7 +129,7 @@ fn unmarked_then_marked(rule: Pairing) -> Vec<Got> {
 /// Fault 3.
 fn a_marked_message_without_a_descriptor_says_so<D: ByHand>(d: D, rule: Pairing) {
     leaving_no_descriptor(|| {
-        let (peer, mut channel) = rig(d, rule);
+        let (peer, mut channel) = peer_and_channel(d, rule);
         send(&peer, &marked(d, 1), []);
         read(&mut channel.rx);
         send(&peer, &marked(d, 2), [numbered(2)]);
@@ -137,7 +137,7 @@ fn a_marked_message_without_a_descriptor_says_so<D: ByHand>(d: D, rule: Pairing)
 
         let missing = Got::Message(1, Descriptor::Missing(Missing::NotSent));
         let delivered = Got::Message(2, Descriptor::Here(2));
-        assert_eq!(everything(&mut channel.rx), [missing, delivered, Got::End]);
+        assert_eq!(receive_to_the_end(&mut channel.rx), [missing, delivered, Got::End]);
     });
 }
 
@@ -148,7 +148,7 @@ fn one_descriptor_for_two_marks_in_one_read_is_ambiguous_by_the_exact_rule<D: By
 
         let before = Got::Message(1, Descriptor::None);
         let ambiguous = Got::violation(Fault::Ambiguous, LEN);
-        assert_eq!(everything(&mut channel.rx), [before, ambiguous]);
+        assert_eq!(receive_to_the_end(&mut channel.rx), [before, ambiguous]);
     });
 }
 
@@ -161,13 +161,13 @@ fn one_descriptor_for_two_marks_in_one_read_goes_to_the_first_by_order<D: ByHand
         let before = Got::Message(1, Descriptor::None);
         let given = Got::Message(2, Descriptor::Here(3));
         let missing = Got::Message(3, Descriptor::Missing(Missing::NotSent));
-        assert_eq!(everything(&mut channel.rx), [before, given, missing, Got::End]);
+        assert_eq!(receive_to_the_end(&mut channel.rx), [before, given, missing, Got::End]);
     });
 }
 
 fn two_marks_in_one_read<D: ByHand>(d: D, rule: Pairing) -> Channel<D> {
-    let (peer, channel) = rig(d, rule);
-    send(&peer, &[plain(d, 1), marked(d, 2)].concat(), []);
+    let (peer, channel) = peer_and_channel(d, rule);
+    send(&peer, &[unmarked(d, 1), marked(d, 2)].concat(), []);
     send(&peer, &marked(d, 3), [numbered(3)]);
     channel
 }
@@ -175,10 +175,10 @@ fn two_marks_in_one_read<D: ByHand>(d: D, rule: Pairing) -> Channel<D> {
 /// Fault 4.
 fn a_flood_of_unmarked_descriptors_is_stopped<D: ByHand>(d: D, rule: Pairing) {
     leaving_no_descriptor(|| {
-        let (peer, mut channel) = rig(d, rule);
+        let (peer, mut channel) = peer_and_channel(d, rule);
         let flood = thread::spawn(move || {
             for _ in 0..500 {
-                match try_send(&peer, &plain(d, 1), [numbered(1)]) {
+                match try_send(&peer, &unmarked(d, 1), [numbered(1)]) {
                     // The receiver has had enough, and closed.
                     Err(Errno::EPIPE | Errno::ECONNRESET) => return,
                     result => assert_eq!(result, Ok(LEN as usize)),
@@ -211,7 +211,7 @@ fn a_flood_of_unmarked_descriptors_is_stopped<D: ByHand>(d: D, rule: Pairing) {
 /// Fault 5.
 fn a_descriptor_without_a_free_slot_is_reported_as_dropped<D: ByHand>(d: D, rule: Pairing) {
     leaving_no_descriptor(|| {
-        let (peer, mut channel) = rig(d, rule);
+        let (peer, mut channel) = peer_and_channel(d, rule);
         send(&peer, &marked(d, 1), [numbered(1)]);
         without_a_free_slot(|| read(&mut channel.rx));
         send(&peer, &marked(d, 2), [numbered(2)]);
@@ -219,7 +219,7 @@ fn a_descriptor_without_a_free_slot_is_reported_as_dropped<D: ByHand>(d: D, rule
 
         let lost = Got::Message(1, Descriptor::Missing(Missing::Dropped));
         let delivered = Got::Message(2, Descriptor::Here(2));
-        assert_eq!(everything(&mut channel.rx), [lost, delivered, Got::End]);
+        assert_eq!(receive_to_the_end(&mut channel.rx), [lost, delivered, Got::End]);
     });
 }
 
@@ -229,7 +229,7 @@ fn each_of_many_descriptors_without_a_free_slot_is_reported_as_dropped<D: ByHand
     rule: Pairing,
 ) {
     leaving_no_descriptor(|| {
-        let (peer, mut channel) = rig(d, rule);
+        let (peer, mut channel) = peer_and_channel(d, rule);
         for n in 0..50 {
             send(&peer, &marked(d, n), [numbered(u64::from(n))]);
         }
@@ -246,7 +246,7 @@ fn each_of_many_descriptors_without_a_free_slot_is_reported_as_dropped<D: ByHand
 /// be taken for all there was.
 fn several_descriptors_with_a_free_slot_for_one_are_refused<D: ByHand>(d: D, rule: Pairing) {
     leaving_no_descriptor(|| {
-        let (peer, mut channel) = rig(d, rule);
+        let (peer, mut channel) = peer_and_channel(d, rule);
         send(&peer, &marked(d, 1), [numbered(1), numbered(2)]);
         let slot = File::open("/dev/null").unwrap();
         without_a_free_slot(|| {
@@ -254,7 +254,7 @@ fn several_descriptors_with_a_free_slot_for_one_are_refused<D: ByHand>(d: D, rul
             read(&mut channel.rx);
         });
 
-        assert_eq!(everything(&mut channel.rx), [Got::violation(Fault::Several, 0)]);
+        assert_eq!(receive_to_the_end(&mut channel.rx), [Got::violation(Fault::Several, 0)]);
     });
 }
 
@@ -274,7 +274,7 @@ fn without_a_free_slot(body: impl FnOnce()) {
 
 fn a_reserve_makes_room_for_a_descriptor<D: ByHand>(d: D) {
     leaving_no_descriptor(|| {
-        let (peer, mut channel) = rig(d, Pairing::Exact);
+        let (peer, mut channel) = peer_and_channel(d, Pairing::Exact);
         channel.rx.keep_reserve().unwrap();
         send(&peer, &marked(d, 1), [numbered(1)]);
         without_a_free_slot(|| {
@@ -284,7 +284,7 @@ fn a_reserve_makes_room_for_a_descriptor<D: ByHand>(d: D) {
         drop(peer);
 
         let delivered = Got::Message(1, Descriptor::Here(1));
-        assert_eq!(everything(&mut channel.rx), [delivered, Got::End]);
+        assert_eq!(receive_to_the_end(&mut channel.rx), [delivered, Got::End]);
         assert!(!channel.rx.is_at_limit());
     });
 }
@@ -312,10 +312,10 @@ fn a_reserve_that_is_used_up_leaves_no_byte_of_what_it_saw<D: ByHand>(d: D) {
 
 fn a_reserve_that_is_used_up_leaves_the_next_descriptor_where_it_is<D: ByHand>(d: D) {
     leaving_no_descriptor(|| {
-        let (peer, mut channel) = rig(d, Pairing::Exact);
+        let (peer, mut channel) = peer_and_channel(d, Pairing::Exact);
         channel.rx.keep_reserve().unwrap();
         send(&peer, &marked(d, 1), [numbered(1)]);
-        send(&peer, &plain(d, 2), []);
+        send(&peer, &unmarked(d, 2), []);
         send(&peer, &marked(d, 3), [numbered(3)]);
         without_a_free_slot(|| {
             read(&mut channel.rx);
@@ -332,19 +332,19 @@ fn a_reserve_that_is_used_up_leaves_the_next_descriptor_where_it_is<D: ByHand>(d
             Got::Message(3, Descriptor::Here(3)),
             Got::End,
         ];
-        assert_eq!(everything(&mut channel.rx), delivered);
+        assert_eq!(receive_to_the_end(&mut channel.rx), delivered);
     });
 }
 
 fn a_reserve_does_not_change_what_is_received<D: ByHand>(d: D) {
     leaving_no_descriptor(|| {
-        let (peer, mut channel) = rig(d, Pairing::Exact);
+        let (peer, mut channel) = peer_and_channel(d, Pairing::Exact);
         channel.rx.keep_reserve().unwrap();
-        send(&peer, &plain(d, 1), []);
+        send(&peer, &unmarked(d, 1), []);
         send(&peer, &marked(d, 2), [numbered(2)]);
         send(&peer, &marked(d, 3), [numbered(3)]);
-        send(&peer, &plain(d, 4), [numbered(4), numbered(5)]);
-        send(&peer, &plain(d, 5), []);
+        send(&peer, &unmarked(d, 4), [numbered(4), numbered(5)]);
+        send(&peer, &unmarked(d, 5), []);
         drop(peer);
 
         let delivered = [
@@ -354,28 +354,28 @@ fn a_reserve_does_not_change_what_is_received<D: ByHand>(d: D) {
             Got::Message(4, Descriptor::None),
             Got::violation(Fault::Several, 4 * LEN),
         ];
-        assert_eq!(everything(&mut channel.rx), delivered);
+        assert_eq!(receive_to_the_end(&mut channel.rx), delivered);
     });
 }
 
 /// Fault 6. By order, it is as fault 2.
 fn a_descriptor_in_the_middle_of_a_message_is_reported<D: ByHand>(d: D, rule: Pairing) {
     leaving_no_descriptor(|| {
-        let (peer, mut channel) = rig(d, rule);
-        let message = plain(d, 1);
+        let (peer, mut channel) = peer_and_channel(d, rule);
+        let message = unmarked(d, 1);
         send(&peer, &message[..18], []);
         send(&peer, &message[18..], [numbered(1)]);
         send(&peer, &marked(d, 2), [numbered(2)]);
         drop(peer);
 
-        assert_eq!(everything(&mut channel.rx), unmarked_then_marked(rule));
+        assert_eq!(receive_to_the_end(&mut channel.rx), unmarked_then_marked(rule));
     });
 }
 
 /// Fault 7.
 fn several_descriptors_at_once_are_refused<D: ByHand>(d: D, rule: Pairing) {
     leaving_no_descriptor(|| {
-        let (peer, mut channel) = rig(d, rule);
+        let (peer, mut channel) = peer_and_channel(d, rule);
         send(&peer, &marked(d, 1), [numbered(1)]);
         send(&peer, &marked(d, 2), [numbered(2), numbered(3)]);
         send(&peer, &marked(d, 3), [numbered(4)]);
@@ -383,7 +383,7 @@ fn several_descriptors_at_once_are_refused<D: ByHand>(d: D, rule: Pairing) {
 
         let delivered = Got::Message(1, Descriptor::Here(1));
         let several = Got::violation(Fault::Several, LEN);
-        assert_eq!(everything(&mut channel.rx), [delivered, several]);
+        assert_eq!(receive_to_the_end(&mut channel.rx), [delivered, several]);
     });
 }
 
@@ -391,31 +391,31 @@ fn several_descriptors_at_once_are_refused<D: ByHand>(d: D, rule: Pairing) {
 fn the_most_descriptors_that_a_call_takes_are_refused<D: ByHand>(d: D, rule: Pairing) {
     const MOST: u64 = 253;
     leaving_no_descriptor(|| {
-        let (peer, mut channel) = rig(d, rule);
+        let (peer, mut channel) = peer_and_channel(d, rule);
         let too_many: Vec<_> = (0..=MOST).map(numbered).collect();
-        assert_eq!(try_send(&peer, &plain(d, 1), too_many), Err(Errno::EINVAL));
+        assert_eq!(try_send(&peer, &unmarked(d, 1), too_many), Err(Errno::EINVAL));
         let most: Vec<_> = (0..MOST).map(numbered).collect();
-        send(&peer, &plain(d, 1), most);
-        send(&peer, &plain(d, 2), []);
+        send(&peer, &unmarked(d, 1), most);
+        send(&peer, &unmarked(d, 2), []);
         drop(peer);
 
         let before = Got::Message(1, Descriptor::None);
         let several = Got::violation(Fault::Several, LEN);
-        assert_eq!(everything(&mut channel.rx), [before, several]);
+        assert_eq!(receive_to_the_end(&mut channel.rx), [before, several]);
     });
 }
 
 fn a_broken_stream_closes_the_descriptors_that_wait<D: ByHand>(d: D) {
     leaving_no_descriptor(|| {
-        let (peer, mut channel) = rig(d, Pairing::Ordered);
+        let (peer, mut channel) = peer_and_channel(d, Pairing::Ordered);
         let (descriptor, watch) = watched();
-        send(&peer, &plain(d, 1), [descriptor]);
-        send(&peer, &plain(d, 2), [numbered(1), numbered(2)]);
+        send(&peer, &unmarked(d, 1), [descriptor]);
+        send(&peer, &unmarked(d, 2), [numbered(1), numbered(2)]);
         read(&mut channel.rx);
         assert!(watch.sees_it_open());
         drop(peer);
 
-        let got = everything(&mut channel.rx);
+        let got = receive_to_the_end(&mut channel.rx);
         assert_eq!(got.last(), Some(&Got::violation(Fault::Several, 2 * LEN)));
         assert!(watch.sees_it_closed());
         drop(channel);
@@ -435,7 +435,7 @@ fn a_descriptor_that_is_not_allowed_is_reported_and_closed<D: ByHand>(d: D, rule
         drop(peer);
 
         let refused = Got::Message(1, Descriptor::Missing(Missing::NotAllowed));
-        assert_eq!(everything(&mut channel.rx), [refused, Got::End]);
+        assert_eq!(receive_to_the_end(&mut channel.rx), [refused, Got::End]);
     });
 }
 
@@ -447,7 +447,7 @@ fn a_descriptor_that_came_before_its_message_is_found_by_order<D: ByHand>(d: D) 
 
         let delivered = (1..=3).map(|n| Got::Message(n, Descriptor::Here(u64::from(n))));
         let expected: Vec<_> = delivered.chain([Got::End]).collect();
-        assert_eq!(everything(&mut channel.rx), expected);
+        assert_eq!(receive_to_the_end(&mut channel.rx), expected);
     });
 }
 
@@ -456,7 +456,7 @@ fn a_descriptor_that_came_before_its_message_is_reported_by_the_exact_rule<D: By
         let mut channel = marked_messages_that_end_their_sendmsg(d);
         channel.rx.set_pairing(Pairing::Exact);
 
-        assert_eq!(everything(&mut channel.rx), [Got::violation(Fault::Unclaimed, 4096)]);
+        assert_eq!(receive_to_the_end(&mut channel.rx), [Got::violation(Fault::Unclaimed, 4096)]);
     });
 }
 
@@ -476,7 +476,7 @@ fn marked_messages_that_end_their_sendmsg<D: ByHand>(d: D) -> Channel<D> {
 /// bytes, and the next one brings another while the first marked message is still to come.
 fn descriptors_that_overtook_their_messages_are_found_by_order<D: ByHand>(d: D) {
     leaving_no_descriptor(|| {
-        let (peer, mut channel) = rig(d, Pairing::Ordered);
+        let (peer, mut channel) = peer_and_channel(d, Pairing::Ordered);
         let stream = [filler(d, 5777), marked(d, 1), filler(d, 100), marked(d, 2)].concat();
         send(&peer, &stream[..3000], [numbered(1)]);
         send(&peer, &stream[3000..], [numbered(2)]);
@@ -484,7 +484,7 @@ fn descriptors_that_overtook_their_messages_are_found_by_order<D: ByHand>(d: D) 
 
         let first = Got::Message(1, Descriptor::Here(1));
         let second = Got::Message(2, Descriptor::Here(2));
-        assert_eq!(everything(&mut channel.rx), [first, second, Got::End]);
+        assert_eq!(receive_to_the_end(&mut channel.rx), [first, second, Got::End]);
     });
 }
 
@@ -514,13 +514,13 @@ fn a_descriptor_belongs_to_the_header_whose_first_byte_came_with_it<D: ByHand>(
     });
 }
 
-/// A plain, a marked and a plain message, and a descriptor on one byte of the marked one.
+/// An unmarked, a marked and an unmarked message, and a descriptor on one byte of the marked one.
 fn attached_at<D: ByHand>(d: D, position: usize) -> UnixStream {
     let (peer, socket) = UnixStream::pair().unwrap();
     let message = marked(d, 2);
-    send(&peer, &[&plain(d, 1)[..], &message[..position]].concat(), []);
+    send(&peer, &[&unmarked(d, 1)[..], &message[..position]].concat(), []);
     send(&peer, &message[position..], [numbered(2)]);
-    send(&peer, &plain(d, 3), []);
+    send(&peer, &unmarked(d, 3), []);
     socket
 }
 
@@ -599,14 +599,14 @@ fn receive_by_hand(socket: &UnixStream, spare: &mut [u8]) -> (usize, Ancillary<O
 }
 
 fn a_peer_killed_within_a_header_leaves_a_truncated_stream<D: ByHand>(d: D) {
-    let sent = [plain(d, 1), plain(d, 2)[..9].to_vec()].concat();
+    let sent = [unmarked(d, 1), unmarked(d, 2)[..9].to_vec()].concat();
     let before = Got::Message(1, Descriptor::None);
     let truncated = Got::Error(Error::Truncated { offset: LEN, have: 9, need: 16 });
     a_killed_peer_leaves(d, &sent, false, &[before, truncated]);
 }
 
 fn a_peer_killed_within_a_payload_leaves_a_truncated_stream<D: ByHand>(d: D) {
-    let sent = [plain(d, 1), plain(d, 2)[..18].to_vec()].concat();
+    let sent = [unmarked(d, 1), unmarked(d, 2)[..18].to_vec()].concat();
     let before = Got::Message(1, Descriptor::None);
     let truncated = Got::Error(Error::Truncated { offset: LEN, have: 18, need: LEN as usize });
     a_killed_peer_leaves(d, &sent, false, &[before, truncated]);
@@ -625,16 +625,16 @@ fn a_killed_peer_leaves<D: ByHand>(d: D, sent: &[u8], with_descriptor: bool, exp
         return send_and_wait(sent, Vec::from_iter(descriptor));
     }
     leaving_no_descriptor(|| {
-        let (theirs, mut channel) = rig(d, Pairing::Ordered);
+        let (theirs, mut channel) = peer_and_channel(d, Pairing::Ordered);
         Peer::start(theirs).kill();
 
-        assert_eq!(everything(&mut channel.rx), expected);
+        assert_eq!(receive_to_the_end(&mut channel.rx), expected);
     });
 }
 
 fn a_descriptor_that_came_with_passed_pidfds_is_alone<D: ByHand>(d: D, rule: Pairing) {
     leaving_no_descriptor(|| {
-        let (peer, mut channel) = rig(d, rule);
+        let (peer, mut channel) = peer_and_channel(d, rule);
         if !pass_pidfds(&channel) {
             return;
         }
@@ -644,26 +644,29 @@ fn a_descriptor_that_came_with_passed_pidfds_is_alone<D: ByHand>(d: D, rule: Pai
 
         let first = Got::Message(1, Descriptor::Here(1));
         let second = Got::Message(2, Descriptor::Here(2));
-        assert_eq!(everything(&mut channel.rx), [first, second, Got::End]);
+        assert_eq!(receive_to_the_end(&mut channel.rx), [first, second, Got::End]);
     });
 }
 
 fn a_plain_message_with_a_passed_pidfd_has_no_descriptor<D: ByHand>(d: D) {
     leaving_no_descriptor(|| {
-        let (peer, mut channel) = rig(d, Pairing::Exact);
+        let (peer, mut channel) = peer_and_channel(d, Pairing::Exact);
         if !pass_pidfds(&channel) {
             return;
         }
-        send(&peer, &plain(d, 1), []);
+        send(&peer, &unmarked(d, 1), []);
         drop(peer);
 
-        assert_eq!(everything(&mut channel.rx), [Got::Message(1, Descriptor::None), Got::End]);
+        assert_eq!(
+            receive_to_the_end(&mut channel.rx),
+            [Got::Message(1, Descriptor::None), Got::End]
+        );
     });
 }
 
 fn a_pidfd_that_finds_no_slot_is_not_a_lost_descriptor<D: ByHand>(d: D) {
     leaving_no_descriptor(|| {
-        let (peer, mut channel) = rig(d, Pairing::Exact);
+        let (peer, mut channel) = peer_and_channel(d, Pairing::Exact);
         if !pass_pidfds(&channel) {
             return;
         }
@@ -672,7 +675,7 @@ fn a_pidfd_that_finds_no_slot_is_not_a_lost_descriptor<D: ByHand>(d: D) {
         drop(peer);
 
         let missing = Got::Message(1, Descriptor::Missing(Missing::NotSent));
-        assert_eq!(everything(&mut channel.rx), [missing, Got::End]);
+        assert_eq!(receive_to_the_end(&mut channel.rx), [missing, Got::End]);
     });
 }
 
@@ -721,10 +724,6 @@ fn too_many_descriptors_in_flight_are_an_error_that_can_be_retried() {
         assert_eq!(flush_error(&mut sender), None);
         (10..=sent).for_each(&mut expect);
     });
-}
-
-fn flush_error(channel: &mut Channel<Modern>) -> Option<i32> {
-    channel.tx.flush().err().as_ref().and_then(io::Error::raw_os_error)
 }
 
 /// One that may have few descriptors in flight. Root may have any number.

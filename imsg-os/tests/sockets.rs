@@ -13,8 +13,8 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use common::{
-    ByHand, Companion, Got, LEN, alone, everything, in_both_dialects, leaving_no_descriptor,
-    marked, next, number_of, numbered, plain, rig, send, try_send, watched,
+    ByHand, Companion, Got, LEN, alone, in_both_dialects, leaving_no_descriptor, marked, next,
+    number_of, numbered, peer_and_channel, receive_to_the_end, send, try_send, unmarked, watched,
 };
 use imsg_os::{
     Channel, Deadline, Descriptor, Header, Modern, NotAStream, Pairing, ReadOutcome, RecvError,
@@ -91,12 +91,12 @@ fn tokio_refuses_sockets_that_are_not_connected() {
 #[test]
 fn a_socket_whose_peer_is_gone_is_a_channel_with_what_was_sent() {
     let (peer, socket) = UnixStream::pair().unwrap();
-    send(&peer, &plain(Modern::new(), 1), []);
+    send(&peer, &unmarked(Modern::new(), 1), []);
     drop(peer);
 
     let mut channel = Channel::new(socket, Modern::new()).unwrap();
 
-    assert_eq!(everything(&mut channel.rx), [MESSAGE_1, Got::End]);
+    assert_eq!(receive_to_the_end(&mut channel.rx), [MESSAGE_1, Got::End]);
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn a_channel_that_waits_does_so_when_somebody_makes_the_file_non_blocking() {
         other.set_nonblocking(true).unwrap();
         let receiver = Companion::start(move || next(&mut channel.rx));
         receiver.until_asleep(common::POLL);
-        peer.write_all(&plain(Modern::new(), 1)).unwrap();
+        peer.write_all(&unmarked(Modern::new(), 1)).unwrap();
         assert_eq!(receiver.thread.join().unwrap(), MESSAGE_1);
     });
 }
@@ -212,7 +212,7 @@ fn somebody_who_makes_the_file_blocking_does_not_stop_a_runtime() {
             let other = socket.try_clone().unwrap();
             let mut channel = imsg_os::tokio::Channel::from_std(socket, Modern::new()).unwrap();
             // So that the runtime believes the socket to be readable.
-            send(&peer, &plain(Modern::new(), 1), []);
+            send(&peer, &unmarked(Modern::new(), 1), []);
             assert!(channel.rx.recv().await.unwrap().is_some());
             other.set_nonblocking(false).unwrap();
 
@@ -259,7 +259,7 @@ fn a_receive_waits_in_a_process_that_may_have_no_descriptors() {
         let mut channel = Channel::new(socket, Modern::new()).unwrap();
         channel.set_nonblocking(true);
         let sender = std::thread::spawn(move || {
-            send(&peer, &plain(Modern::new(), 1), []);
+            send(&peer, &unmarked(Modern::new(), 1), []);
             peer
         });
         in_a_sandbox(|| assert_eq!(next(&mut channel.rx), MESSAGE_1));
@@ -276,7 +276,7 @@ fn a_flush_waits_in_a_process_that_may_have_no_descriptors() {
         channel.set_nonblocking(true);
         channel.tx.compose(Header::new(1), b"", None).unwrap();
         let mut peer = Channel::new(peer, Modern::new()).unwrap();
-        let receiver = std::thread::spawn(move || everything(&mut peer.rx));
+        let receiver = std::thread::spawn(move || receive_to_the_end(&mut peer.rx));
 
         in_a_sandbox(|| channel.tx.flush().unwrap());
         drop(channel);
@@ -312,7 +312,7 @@ fn a_message_that_can_never_be_sent_is_taken_back_with_its_descriptor<D: ByHand>
         drop(channel);
 
         let received = [MESSAGE_1, Got::Message(3, Descriptor::None), Got::End];
-        assert_eq!(everything(&mut peer.rx), received);
+        assert_eq!(receive_to_the_end(&mut peer.rx), received);
     });
 }
 
@@ -345,7 +345,7 @@ fn a_channel_that_refuses_descriptors_has_the_peer_fail_and_nothing_is_sent() {
     peer.tx.flush().unwrap();
     drop(peer);
 
-    assert_eq!(everything(&mut channel.rx), [Got::Message(2, Descriptor::None), Got::End]);
+    assert_eq!(receive_to_the_end(&mut channel.rx), [Got::Message(2, Descriptor::None), Got::End]);
 }
 
 #[test]
@@ -436,7 +436,7 @@ fn a_deadline_is_for_one_message_and_starts_with_its_first_byte() {
     let mut deadline = Deadline::new(Duration::from_secs(10));
     let begun = Instant::now();
     let at = |seconds| begun + Duration::from_secs(seconds);
-    let message = plain(Modern::new(), 1);
+    let message = unmarked(Modern::new(), 1);
     assert_eq!(deadline.update(channel.rx.unfinished(), at(0)), None);
 
     // The second byte of the first message, and the first one of the second.
@@ -455,9 +455,9 @@ fn a_deadline_is_for_one_message_and_starts_with_its_first_byte() {
 
 #[test]
 fn a_descriptor_that_waits_for_its_message_is_unfinished() {
-    let (peer, mut channel) = rig(Modern::new(), Pairing::Ordered);
+    let (peer, mut channel) = peer_and_channel(Modern::new(), Pairing::Ordered);
     let (descriptor, watch) = watched();
-    send(&peer, &plain(Modern::new(), 1), [descriptor]);
+    send(&peer, &unmarked(Modern::new(), 1), [descriptor]);
 
     assert_eq!(next(&mut channel.rx), MESSAGE_1);
 
@@ -518,10 +518,10 @@ fn read_all<D: ByHand>(channel: &mut Channel<D>) -> (Vec<u32>, Result<ReadOutcom
 fn a_reserve_that_is_used_up_reads_all_that_comes_before_a_descriptor<D: ByHand>(d: D) {
     at_the_limit(d, 16 * 1024, |peer, channel| {
         for msg_type in 1..=3 {
-            send(peer, &plain(d, msg_type), []);
+            send(peer, &unmarked(d, msg_type), []);
         }
-        send_own(peer, &[marked(d, 4), plain(d, 5)].concat());
-        send(peer, &plain(d, 6), []);
+        send_own(peer, &[marked(d, 4), unmarked(d, 5)].concat());
+        send(peer, &unmarked(d, 6), []);
 
         let (types, outcome) = read_all(channel);
 
@@ -551,8 +551,8 @@ fn a_reserve_that_is_used_up_refuses_the_buffer_of_the_kernel_that_brings_a_desc
     d: D,
 ) {
     at_the_limit(d, 4 * 1024, |peer, channel| {
-        send(peer, &plain(d, 1).repeat(3000), []);
-        send_own(peer, &[marked(d, 2), plain(d, 3).repeat(2000)].concat());
+        send(peer, &unmarked(d, 1).repeat(3000), []);
+        send_own(peer, &[marked(d, 2), unmarked(d, 3).repeat(2000)].concat());
 
         let (types, outcome) = read_all(channel);
 
@@ -564,7 +564,7 @@ fn a_reserve_that_is_used_up_refuses_the_buffer_of_the_kernel_that_brings_a_desc
 #[test]
 fn an_urgent_byte_does_not_keep_a_socket_with_a_reserve_readable() {
     leaving_no_descriptor(|| {
-        let (peer, mut channel) = rig(Modern::new(), Pairing::Exact);
+        let (peer, mut channel) = peer_and_channel(Modern::new(), Pairing::Exact);
         channel.rx.keep_reserve().unwrap();
         channel.set_nonblocking(true);
         let urgent = send_urgent(peer.as_raw_fd());
@@ -582,7 +582,7 @@ fn an_urgent_byte_does_not_keep_a_socket_with_a_reserve_readable() {
 #[test]
 fn a_message_behind_an_urgent_byte_is_read_with_a_reserve() {
     leaving_no_descriptor(|| {
-        let (peer, mut channel) = rig(Modern::new(), Pairing::Exact);
+        let (peer, mut channel) = peer_and_channel(Modern::new(), Pairing::Exact);
         channel.rx.keep_reserve().unwrap();
         assert_eq!(send_urgent(peer.as_raw_fd()), Ok(1), "send an urgent byte");
         send(&peer, &marked(Modern::new(), 1), [numbered(1)]);
@@ -613,7 +613,7 @@ fn a_reserve_keeps_the_time_limit_of_the_socket() {
 /// Has a socket take no more until its peer reads; messages of type 0 are in it.
 fn fill(socket: &UnixStream) {
     socket.set_nonblocking(true).unwrap();
-    let message = plain(Modern::new(), 0);
+    let message = unmarked(Modern::new(), 0);
     let full = loop {
         match try_send(socket, &message, []) {
             Ok(sent) => assert_eq!(sent, message.len()),

@@ -19,7 +19,7 @@ use std::sync::{Arc, LazyLock};
 use std::task::Poll;
 
 use common::{
-    ByHand, in_both_dialects, leaving_no_descriptor, number_of, numbered, plain, send, watched,
+    ByHand, in_both_dialects, leaving_no_descriptor, number_of, numbered, send, unmarked, watched,
 };
 use imsg_os::tokio::{Channel, Receiver, Sender};
 use imsg_os::{
@@ -251,7 +251,7 @@ fn a_receive_waits_for_a_whole_message() {
     runtime().block_on(async {
         let (socket, peer) = StdUnixStream::pair().unwrap();
         let mut channel = Channel::from_std(socket, Modern::new()).unwrap();
-        let message = plain(Modern::new(), 7);
+        let message = unmarked(Modern::new(), 7);
         assert!(poll_once(channel.rx.recv()).await.is_pending());
         send(&peer, &message[..17], []);
         assert_eq!(channel.rx.read().await.unwrap(), ReadOutcome::Data);
@@ -343,7 +343,7 @@ fn a_broken_stream_fails_at_once_when_it_is_read_again() {
         let (socket, peer) = StdUnixStream::pair().unwrap();
         let mut channel = Channel::from_std(socket, Modern::new()).unwrap();
         let broken = Modern::header(1, 15, false);
-        send(&peer, &[&plain(Modern::new(), 1)[..], &broken].concat(), []);
+        send(&peer, &[&unmarked(Modern::new(), 1)[..], &broken].concat(), []);
         assert_eq!(channel.rx.read().await.unwrap(), ReadOutcome::Data);
         assert!(poll_once(channel.rx.read()).await.is_pending());
 
@@ -362,7 +362,7 @@ fn a_stream_that_ends_within_a_message_is_truncated<D: ByHand>(d: D) {
     runtime().block_on(async {
         let (socket, peer) = StdUnixStream::pair().unwrap();
         let mut channel = Channel::from_std(socket, d).unwrap();
-        send(&peer, &[&plain(d, 1)[..], &plain(d, 2)[..18]].concat(), []);
+        send(&peer, &[&unmarked(d, 1)[..], &unmarked(d, 2)[..18]].concat(), []);
         drop(peer);
 
         assert_eq!(channel.rx.recv().await.unwrap().unwrap().header.msg_type, 1);

@@ -503,28 +503,28 @@ impl Outcome {
     }
 }
 
-/// Sends the whole conversation to nowhere; `look` sees the sender after each step.
-fn send_all<D: Dialect>(sender: &mut Begins<D>, talk: &Talk, mut look: impl FnMut(&Begins<D>)) {
+/// Sends the whole conversation to nowhere; `inspect` sees the sender after each step.
+fn send_all<D: Dialect>(sender: &mut Begins<D>, talk: &Talk, mut inspect: impl FnMut(&Begins<D>)) {
     let mut choices = talk.choices.clone();
     for at in 0..talk.messages.len() {
         let (header, payload, mut descriptor) = talk.message(at);
         while let Err(refused) = sender.queue(header, &payload, descriptor, &mut choices) {
             descriptor = refused;
-            look(sender);
+            inspect(sender);
             sender.sendmsg(choices.size(sender.offered()));
-            look(sender);
+            inspect(sender);
         }
-        look(sender);
+        inspect(sender);
         for _ in 0..choices.below(3) {
             if sender.offered() > 0 {
                 sender.sendmsg(choices.size(sender.offered()));
-                look(sender);
+                inspect(sender);
             }
         }
     }
     while sender.offered() > 0 {
         sender.sendmsg(choices.size(sender.offered()));
-        look(sender);
+        inspect(sender);
     }
 }
 

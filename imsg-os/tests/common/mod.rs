@@ -141,10 +141,10 @@ impl ByHand for Modern {
     }
 }
 
-/// The bytes of each [`plain`] and [`marked`] message.
+/// The bytes of each [`unmarked`] and [`marked`] message.
 pub(crate) const LEN: u64 = 20;
 
-pub(crate) fn plain<D: ByHand>(_: D, msg_type: u32) -> Vec<u8> {
+pub(crate) fn unmarked<D: ByHand>(_: D, msg_type: u32) -> Vec<u8> {
     padded(D::header(msg_type, LEN as usize, false), LEN as usize)
 }
 
@@ -208,7 +208,7 @@ impl Got {
 }
 
 /// A peer to send by hand, and a channel that takes descriptors and pairs them by `rule`.
-pub(crate) fn rig<D: ByHand>(dialect: D, rule: Pairing) -> (UnixStream, Channel<D>) {
+pub(crate) fn peer_and_channel<D: ByHand>(dialect: D, rule: Pairing) -> (UnixStream, Channel<D>) {
     let (peer, socket) = UnixStream::pair().expect("make a socket pair");
     let mut channel = Channel::new(socket, dialect).expect("it is a stream socket");
     channel.rx.allow_descriptors();
@@ -216,9 +216,14 @@ pub(crate) fn rig<D: ByHand>(dialect: D, rule: Pairing) -> (UnixStream, Channel<
     (peer, channel)
 }
 
+/// The number of the system for why a flush fails; `None` when it does not.
+pub(crate) fn flush_error(channel: &mut Channel<Modern>) -> Option<i32> {
+    channel.tx.flush().err().as_ref().and_then(io::Error::raw_os_error)
+}
+
 /// Receives until the stream ends or breaks, leaving out messages of type 0.
 #[track_caller]
-pub(crate) fn everything<D: Dialect, S: Storage>(rx: &mut Receiver<D, S>) -> Vec<Got> {
+pub(crate) fn receive_to_the_end<D: Dialect, S: Storage>(rx: &mut Receiver<D, S>) -> Vec<Got> {
     let mut all = Vec::new();
     loop {
         let got = next(rx);
