@@ -17,17 +17,26 @@ use std::path::Path;
 use std::process::{Child, Command, ExitCode};
 
 use command_fds::{CommandFdExt, FdMapping};
-use imsg_os::{Channel, Descriptor, Header, Modern, inherited};
+use imsg_os::typed::Protocol;
+use imsg_os::{Channel, Modern, inherited, protocol};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// To the worker: count the lines of the file that comes with the message.
-const COUNT: u32 = 1;
-/// From the worker: a [`Counted`].
-const COUNTED: u32 = 2;
-/// From the worker: a sentence that says why it could not.
-const FAILED: u32 = 3;
+protocol! {
+    enum ToWorker {
+        /// Count the lines of the file that comes with this.
+        1 => Count + OwnedFd,
+    }
+}
 
-#[derive(FromBytes, IntoBytes, Immutable)]
+protocol! {
+    enum FromWorker<'a> {
+        2 => Counted(Counted),
+        /// A sentence that says why it could not.
+        3 => Failed(&'a str),
+    }
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 struct Counted {
     bytes: u64,
@@ -81,14 +90,13 @@ fn start_worker() -> Result<(Child, Channel)> {
     Ok((worker, Channel::new(ours, Modern::new())?))
 }
 
-fn ask(channel: &mut Channel, file: OwnedFd) -> Result<Counted> {
-    channel.tx.compose(Header::new(COUNT), b"", Some(file))?;
+fn ask(channel: &mut Channel, descriptor: OwnedFd) -> Result<Counted> {
+    ToWorker::Count { descriptor }.compose(&mut channel.tx, 0)?;
     channel.tx.flush()?;
     let answer = channel.rx.recv()?.ok_or("the worker hung up without an answer")?;
-    match answer.header.msg_type {
-        COUNTED => Ok(answer.reader().data()?),
-        FAILED => Err(String::from_utf8_lossy(answer.payload).into()),
-        other => Err(format!("the worker sent a message of unknown type {other}").into()),
+    match FromWorker::try_from(answer)? {
+        FromWorker::Counted(counted) => Ok(counted),
+        FromWorker::Failed(why) => Err(why.into()),
     }
 }
 
@@ -99,18 +107,17 @@ fn worker() -> Result<()> {
     let mut channel = Channel::new(socket, Modern::new())?;
     channel.rx.allow_descriptors();
     while let Some(request) = channel.rx.recv()? {
-        let outcome = match (request.header.msg_type, request.descriptor) {
-            (COUNT, Descriptor::Here(file)) => {
-                count(file.into()).map_err(|error| error.to_string())
+        let outcome = match ToWorker::try_from(request) {
+            Ok(ToWorker::Count { descriptor }) => {
+                count(descriptor.into()).map_err(|error| error.to_string())
             }
-            (COUNT, Descriptor::Missing(why)) => Err(why.to_string()),
-            (COUNT, Descriptor::None) => Err("there is no file to count".to_owned()),
-            (other, _) => Err(format!("unknown request {other}")),
+            Err(bad) => Err(bad.to_string()),
         };
-        match outcome {
-            Ok(counted) => channel.tx.compose(Header::new(COUNTED), &counted, None)?,
-            Err(why) => channel.tx.compose(Header::new(FAILED), why.as_bytes(), None)?,
-        }
+        let answer = match &outcome {
+            Ok(counted) => FromWorker::Counted(*counted),
+            Err(why) => FromWorker::Failed(why),
+        };
+        answer.compose(&mut channel.tx, 0)?;
         channel.tx.flush()?;
     }
     Ok(())

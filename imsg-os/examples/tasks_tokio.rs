@@ -133,7 +133,7 @@ async fn read_requests(mut rx: Receiver, requests: mpsc::Sender<Request>) -> Res
             return Ok(count);
         };
         // This cannot fail, as a longer message ended the stream: `set_max_len`.
-        let request = Request::try_from(message).map_err(|_| "the message is too long")?;
+        let request = Request::try_from(message)?;
         if requests.send(request).await.is_err() {
             return Ok(count); // the writer says why
         }

@@ -107,6 +107,12 @@ impl From<imsg_wire::Reason> for SendError {
     }
 }
 
+impl From<imsg_wire::WriteError> for SendError {
+    fn from(error: imsg_wire::WriteError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
 /// Closes the descriptor that is given back.
 impl From<imsg_wire::Refused<OwnedFd>> for SendError {
     fn from(refused: imsg_wire::Refused<OwnedFd>) -> Self {

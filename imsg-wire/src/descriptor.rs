@@ -319,6 +319,13 @@ impl<F, const N: usize> Descriptors<F, N> {
         self.unpaired.iter().any(|unpaired| unpaired.descriptor.is_some())
     }
 
+    /// Forgets the stream, but not what was set for it.
+    pub(crate) fn reset(&mut self) {
+        self.unpaired.clear();
+        self.several_at = None;
+        self.allowed_from = self.allowed_from.map(|_| 0);
+    }
+
     pub(crate) fn clear(&mut self) {
         self.unpaired.clear();
     }

@@ -75,6 +75,14 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether this is how it shows that the peer is gone: the stream ended inside a message.
+    #[must_use]
+    pub fn is_peer_gone(&self) -> bool {
+        matches!(self, Self::Truncated { .. })
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -106,6 +114,19 @@ pub enum NoRoom {
     Finished,
     /// The stream is broken.
     Failed(Error),
+}
+
+impl NoRoom {
+    /// Whether this is how it shows that the peer is gone: the stream ended, between two messages
+    /// or inside one.
+    #[must_use]
+    pub fn is_peer_gone(&self) -> bool {
+        match self {
+            Self::Full => false,
+            Self::Finished => true,
+            Self::Failed(error) => error.is_peer_gone(),
+        }
+    }
 }
 
 impl fmt::Display for NoRoom {
@@ -200,6 +221,20 @@ impl error::Error for Reason {}
 impl From<WriteError> for Reason {
     fn from(error: WriteError) -> Self {
         Self::Payload(error)
+    }
+}
+
+/// For a message in place, whose descriptor was dropped with its writer.
+impl<F> From<WriteError> for Refused<F> {
+    fn from(error: WriteError) -> Self {
+        Reason::from(error).into()
+    }
+}
+
+/// For a message whose descriptor is still the caller's.
+impl<F> From<Reason> for Refused<F> {
+    fn from(reason: Reason) -> Self {
+        Self { reason, descriptor: None }
     }
 }
 

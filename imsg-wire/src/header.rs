@@ -19,10 +19,9 @@ pub const DEFAULT_MAX_LEN: usize = 16384;
 /// ```
 /// use imsg_wire::Header;
 ///
-/// let request = Header::new(7);
-/// let reply = Header { id: 42, ..Header::new(8) };
-/// assert_eq!((request.msg_type, request.id, request.pid), (7, 0, 0));
-/// assert_eq!(reply.id, 42);
+/// let request = Header::new(7).with_id(42);
+/// assert_eq!((request.msg_type, request.id, request.pid), (7, 42, 0));
+/// assert_eq!(request.reply(8), Header::new(8).with_id(42));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -44,6 +43,19 @@ impl Header {
     #[must_use]
     pub const fn new(msg_type: u32) -> Self {
         Self { msg_type, id: 0, pid: 0 }
+    }
+
+    /// This header with another id.
+    #[must_use]
+    pub const fn with_id(self, id: u32) -> Self {
+        Self { id, ..self }
+    }
+
+    /// The header of a reply to this one: of the given message type, with the id that this has, and
+    /// pid 0.
+    #[must_use]
+    pub const fn reply(&self, msg_type: u32) -> Self {
+        Self::new(msg_type).with_id(self.id)
     }
 }
 

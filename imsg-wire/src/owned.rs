@@ -1,6 +1,7 @@
 //! Messages that own their payload.
 
 use core::convert::Infallible;
+use core::error;
 use core::fmt;
 
 use heapless::Vec;
@@ -49,6 +50,39 @@ pub struct OwnedMessage<const CAPACITY: usize, F = Infallible> {
 }
 
 impl<const CAPACITY: usize, F> OwnedMessage<CAPACITY, F> {
+    /// A message of these parts.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLarge`] when the payload is longer than `CAPACITY` bytes.
+    pub fn new(
+        header: Header,
+        payload: &[u8],
+        descriptor: Descriptor<F>,
+    ) -> Result<Self, TooLarge<F>> {
+        match Vec::from_slice(payload) {
+            Ok(payload) => Ok(Self { header, descriptor, payload }),
+            Err(_) => Err(TooLarge { len: payload.len(), capacity: CAPACITY, descriptor }),
+        }
+    }
+
+    /// The message as it was received, with its descriptor, which is taken out of this.
+    ///
+    /// ```
+    /// use imsg_wire::{Descriptor, Header, OwnedMessage};
+    ///
+    /// let here = Descriptor::Here("descriptor");
+    /// let mut kept = OwnedMessage::<64, _>::new(Header::new(1), b"for later", here)?;
+    /// let message = kept.take();
+    /// assert_eq!((message.payload, message.descriptor), (&b"for later"[..], here));
+    /// assert_eq!(kept.take().descriptor, Descriptor::None);
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    pub fn take(&mut self) -> Message<'_, F> {
+        let descriptor = core::mem::replace(&mut self.descriptor, Descriptor::None);
+        Message { header: self.header, payload: &self.payload, descriptor }
+    }
+
     /// The bytes after the header.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
@@ -67,18 +101,33 @@ impl<const CAPACITY: usize, F> OwnedMessage<CAPACITY, F> {
 }
 
 impl<'a, const CAPACITY: usize, F> TryFrom<Message<'a, F>> for OwnedMessage<CAPACITY, F> {
-    type Error = Message<'a, F>;
+    type Error = TooLarge<F>;
 
-    /// Copies the payload; gives the message back when that is longer than `CAPACITY` bytes.
-    fn try_from(message: Message<'a, F>) -> Result<Self, Self::Error> {
-        match Vec::from_slice(message.payload) {
-            Ok(payload) => {
-                Ok(Self { header: message.header, descriptor: message.descriptor, payload })
-            }
-            Err(_) => Err(message),
-        }
+    /// Copies the payload; as [`new`](OwnedMessage::new).
+    fn try_from(message: Message<'a, F>) -> Result<Self, TooLarge<F>> {
+        Self::new(message.header, message.payload, message.descriptor)
     }
 }
+
+/// A payload is longer than the capacity of an [`OwnedMessage`]. Gives the descriptor back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TooLarge<F = Infallible> {
+    /// The length of the payload, in bytes.
+    pub len: usize,
+    /// The capacity, in bytes.
+    pub capacity: usize,
+    /// What came with the message.
+    pub descriptor: Descriptor<F>,
+}
+
+impl<F> fmt::Display for TooLarge<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { len, capacity, .. } = self;
+        write!(f, "a payload of {len} bytes is longer than the {capacity} bytes kept for it")
+    }
+}
+
+impl<F: fmt::Debug> error::Error for TooLarge<F> {}
 
 impl<const CAPACITY: usize, F: fmt::Debug> fmt::Debug for OwnedMessage<CAPACITY, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -67,9 +67,11 @@
 //! # Ok::<(), imsg_wire::ReadError>(())
 //! ```
 
+mod count;
 mod numbers;
 mod reader;
 mod writer;
 
+pub use count::Count;
 pub use reader::Reader;
 pub use writer::Writer;

@@ -249,6 +249,36 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
         self.state.offset
     }
 
+    /// Starts over, on a new connection: forgets what was received, and drops the descriptors that
+    /// no message had. An end or an error of the old stream is forgotten too. The maximum, the
+    /// pairing rule and whether descriptors are allowed stay.
+    ///
+    /// ```
+    /// use imsg_wire::{Ancillary, Modern, NoRoom, RecvBuf};
+    ///
+    /// let mut received = RecvBuf::<_, _>::new(Modern::new(), [0; 64]);
+    /// received.spare()?[..3].fill(1);
+    /// received.commit(3, Ancillary::Nothing)?;
+    /// received.finish();
+    /// assert!(received.next_message().is_err(), "it ended inside a message");
+    ///
+    /// received.reset();
+    /// assert_eq!((received.spare()?.len(), received.offset()), (64, 0));
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    pub fn reset(&mut self) {
+        let Self { storage, state } = self;
+        storage.release(0..storage.bytes().len());
+        state.released = 0;
+        state.start = 0;
+        state.end = 0;
+        state.offset = 0;
+        state.offered = 0;
+        state.finished = false;
+        state.failed = None;
+        state.descriptors.reset();
+    }
+
     /// Gives the storage back, and forgets what is in it.
     pub fn into_storage(self) -> S {
         let mut storage = self.storage;

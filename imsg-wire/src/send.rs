@@ -9,6 +9,7 @@ use core::fmt;
 use heapless::Deque;
 use zerocopy::{Immutable, IntoBytes};
 
+use crate::abbreviated::Abbreviated;
 use crate::descriptor::Descriptor;
 use crate::dialect::{Dialect, header_len};
 use crate::error::{BadLength, NotOffered, Reason, Refused};
@@ -58,12 +59,21 @@ pub struct SendBuf<D, S, F = Infallible, const N: usize = 16> {
 }
 
 /// What to send next, by one `sendmsg`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Chunk<'a, F> {
     /// The bytes; never empty.
     pub bytes: &'a [u8],
     /// The descriptor that belongs to the first byte.
     pub descriptor: Option<&'a F>,
+}
+
+impl<F: fmt::Debug> fmt::Debug for Chunk<'_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chunk")
+            .field("bytes", &Abbreviated(self.bytes))
+            .field("descriptor", &self.descriptor)
+            .finish()
+    }
 }
 
 /// All but the bytes, so that a [`Writer`](crate::Writer) can fill those while it holds this.
@@ -329,6 +339,21 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
     /// Whether there is nothing to send.
     pub fn is_empty(&self) -> bool {
         self.state.queued() == 0
+    }
+
+    /// Starts over, on a new connection: forgets what is queued, and drops its descriptors. The
+    /// maximum and the pid stay.
+    pub fn reset(&mut self) {
+        let Self { storage, state } = self;
+        storage.release(0..storage.bytes().len());
+        state.descriptors.clear();
+        state.released = 0;
+        state.start = 0;
+        state.end = 0;
+        state.boundary = 0;
+        state.lent = 0;
+        state.messages = 0;
+        state.offset = 0;
     }
 
     /// Gives the storage back, and forgets what is in it.

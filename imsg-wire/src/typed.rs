@@ -43,8 +43,8 @@ use crate::payload::Writer;
 use crate::send::InPlace;
 
 pub use encoding::{
-    Borrowed, Count, Counted, Encoding, InMemory, Network, Network16, Network32, Network64, Padded,
-    Plain, Rest, Terminated, Value,
+    Borrowed, Counted, Encoding, InMemory, Network, Network16, Network32, Network64, Padded, Plain,
+    Rest, Terminated, Value,
 };
 pub use error::{BadMessage, Mistake};
 #[doc(hidden)]

@@ -11,7 +11,6 @@ use imsg_wire::{
 };
 use zerocopy::{BigEndian, LittleEndian};
 
-/// Twenty bytes: more than `Debug` shows.
 const PAYLOAD: &[u8] = b"twenty bytes, or so.";
 
 #[test]
@@ -175,8 +174,8 @@ fn a_socket_that_makes_no_channel_says_what_a_channel_needs() {
 }
 
 #[test]
-fn debug_output_shows_the_beginning_of_a_payload_and_its_length() {
-    let shown = "20 bytes: 74 77 65 6e 74 79 20 62 79 74 65 73 2c 20 6f 72 …";
+fn debug_output_shows_the_length_of_a_payload_and_none_of_its_bytes() {
+    let shown = "20 bytes";
     let header = Header::new(1);
     let message = Message { header, payload: PAYLOAD, descriptor: Descriptor::Here("A") };
     let fields = format!(
@@ -187,11 +186,6 @@ fn debug_output_shows_the_beginning_of_a_payload_and_its_length() {
     let owned: OwnedMessage<20, &str> = message.try_into().unwrap();
     assert_eq!(format!("{owned:?}"), format!("OwnedMessage{fields}"));
     assert_eq!(format!("{:?}", Reader::new(PAYLOAD)), format!("Reader({shown})"));
-    assert_eq!(format!("{:?}", Reader::new(&PAYLOAD[..2])), "Reader(2 bytes: 74 77)");
-    assert_eq!(
-        format!("{:?}", Reader::new(&PAYLOAD[..16])),
-        "Reader(16 bytes: 74 77 65 6e 74 79 20 62 79 74 65 73 2c 20 6f 72)"
-    );
     assert_eq!(format!("{:?}", Reader::new(b"")), "Reader(0 bytes)");
 }
 
@@ -203,7 +197,9 @@ fn debug_output_of_buffers_shows_their_state_and_no_bytes() {
         format!("{queue:?}"),
         "SendBuf { messages: 1, bytes: 36, descriptors: 1, max_len: 64, .. }"
     );
-    let bytes = queue.chunk().unwrap().bytes.to_vec();
+    let chunk = queue.chunk().unwrap();
+    assert_eq!(format!("{chunk:?}"), "Chunk { bytes: 36 bytes, descriptor: Some(\"A\") }");
+    let bytes = chunk.bytes.to_vec();
     queue.consume(36).unwrap();
 
     let lent = queue.lend(Header::new(1), PAYLOAD).unwrap();
@@ -211,7 +207,7 @@ fn debug_output_of_buffers_shows_their_state_and_no_bytes() {
     drop(lent);
     let mut writer = queue.create(Header::new(1), None).unwrap();
     writer.add(b"ab").unwrap();
-    assert_eq!(format!("{writer:?}"), "Writer { written: 2 bytes: 61 62, remaining: 46, .. }");
+    assert_eq!(format!("{writer:?}"), "Writer { written: 2 bytes, remaining: 46, .. }");
 
     let mut buffer = RecvBuf::<_, _>::new(Modern::new(), [0; 64]);
     buffer.spare().unwrap()[..30].copy_from_slice(&bytes[..30]);
@@ -223,10 +219,7 @@ fn debug_output_of_buffers_shows_their_state_and_no_bytes() {
     assert_eq!(format!("{:?}", buffer.messages()), "Received { unread: 30, .. }");
 
     let messages = Messages::new(Modern::new(), &bytes[..2], 64);
-    assert_eq!(
-        format!("{messages:?}"),
-        "Messages { rest: 2 bytes: 01 01, max_len: 64, offset: 0, .. }"
-    );
+    assert_eq!(format!("{messages:?}"), "Messages { rest: 2 bytes, max_len: 64, offset: 0, .. }");
 }
 
 #[test]

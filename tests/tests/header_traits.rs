@@ -28,3 +28,10 @@ fn headers_are_the_same_if_their_fields_are() {
     let all: HashSet<_> = others.into_iter().chain([HEADER]).collect();
     assert_eq!(all.len(), 4);
 }
+
+#[test]
+fn a_reply_has_the_id_of_its_request_and_the_pid_of_this_process() {
+    let request = Header { id: 7, pid: 99, ..Header::new(1) };
+    assert_eq!(request.reply(2), Header { msg_type: 2, id: 7, pid: 0 });
+    assert_eq!(request.with_id(8), Header { msg_type: 1, id: 8, pid: 99 });
+}

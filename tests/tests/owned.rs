@@ -138,12 +138,28 @@ fn a_message_without_a_payload_needs_no_capacity() {
 }
 
 #[test]
-fn a_message_that_is_too_long_is_given_back_with_its_descriptor() {
+fn a_message_that_is_too_long_is_refused_and_its_descriptor_given_back() {
     let descriptor = Rc::new(());
     let too_long = message(b"payload", Descriptor::Here(Rc::clone(&descriptor)));
-    let given_back = OwnedMessage::<6, _>::try_from(too_long).expect_err("seven bytes");
-    assert_eq!((given_back.header, given_back.payload), (HEADER, &b"payload"[..]));
-    assert_eq!(given_back.descriptor, Descriptor::Here(descriptor));
+    let too_large = OwnedMessage::<6, _>::try_from(too_long).expect_err("seven bytes");
+    assert_eq!((too_large.len, too_large.capacity), (7, 6));
+    assert_eq!(
+        too_large.to_string(),
+        "a payload of 7 bytes is longer than the 6 bytes kept for it"
+    );
+    assert_eq!(too_large.descriptor, Descriptor::Here(descriptor));
+}
+
+#[test]
+fn a_message_of_parts_is_the_one_that_is_taken_again_with_its_descriptor() {
+    for descriptor in [Descriptor::None, Descriptor::Here(7), Descriptor::Missing(Missing::Dropped)]
+    {
+        let mut kept = OwnedMessage::<7, u8>::new(HEADER, b"payload", descriptor).unwrap();
+        let message = kept.take();
+        assert_eq!((message.header, message.payload), (HEADER, &b"payload"[..]));
+        assert_eq!(message.descriptor, descriptor);
+        assert_eq!(kept.take().descriptor, Descriptor::None);
+    }
 }
 
 // ---- Queued

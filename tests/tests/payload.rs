@@ -1367,3 +1367,49 @@ fn a_queue_moves_its_bytes_when_that_frees_as_many_as_it_moves() {
     queue.compose(Header::new(3), &[3_u8; 16], None).expect("32 bytes move, and free 32");
     assert_eq!(queue.queue_len(), 2);
 }
+
+// ---- Behind their length, and formatted
+
+#[test]
+fn what_is_behind_its_length_is_read_or_nothing_is_consumed() {
+    for (payload, result) in [
+        (&b"\x03abcd"[..], Ok("abc")),
+        (b"\x00", Ok("")),
+        (b"\x04abc", Err(ReadError::Short { need: 4, have: 3 })),
+        (b"", Err(ReadError::Short { need: 1, have: 0 })),
+        (b"\x01\xff", Err(ReadError::NotUtf8)),
+    ] {
+        let mut reader = Reader::new(payload);
+        assert_eq!(reader.get_counted_str::<u8>(), result);
+        let consumed = result.map_or(0, |text| 1 + text.len());
+        assert_eq!(reader.rest(), &payload[consumed..]);
+    }
+    let mut reader = Reader::new(b"\xff\xff\xff\xff\xff\xff\xff\xffabc");
+    let need = usize::try_from(u64::MAX).unwrap_or(usize::MAX);
+    assert_eq!(reader.get_counted::<u64>(), Err(ReadError::Short { need, have: 3 }));
+    assert_eq!(reader.remaining(), 11);
+}
+
+#[test]
+fn what_does_not_fit_with_its_length_is_not_written() {
+    let mut buf = [0xee; 8];
+    let mut writer = Writer::new(&mut buf);
+    let error = WriteError::TooLong { len: 9, max: 8 };
+    assert_eq!(writer.add_counted::<u16>("seven.."), Err(error));
+    let error = WriteError::Count { count: 256 };
+    assert_eq!(writer.add_counted::<u8>([0; 256]), Err(error));
+    assert!(writer.is_empty());
+    writer.add_counted::<u16>("six...").unwrap();
+    assert_eq!(writer.written(), [&6_u16.to_ne_bytes()[..], b"six..."].concat());
+}
+
+#[test]
+fn text_is_formatted_into_a_message_in_place() {
+    use std::fmt::Write;
+    let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; 32]);
+    let mut message = queue.create(Header::new(1), None).unwrap();
+    write!(message, "{}-{:02x}", "a", 10).unwrap();
+    assert!(write!(message, "{:>20}", "too long").is_err());
+    message.close();
+    assert_eq!(queue.chunk().unwrap().bytes[16..], *b"a-0a");
+}

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
-use imsg_os::imsg_wire::typed::Protocol;
+use imsg_os::typed::Protocol;
 use imsg_os::{Any, Channel, RecvError};
 use nix::errno::Errno;
 

@@ -4,7 +4,7 @@
 
 use std::os::fd::{OwnedFd, RawFd};
 
-use imsg_os::imsg_wire::protocol;
+use imsg_os::protocol;
 use zerocopy::native_endian::{I32, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 

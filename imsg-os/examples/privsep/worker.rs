@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use imsg_os::imsg_wire::typed::Protocol;
+use imsg_os::typed::Protocol;
 use imsg_os::{Any, Channel, Sender, inherited};
 use sha2::{Digest, Sha256};
 

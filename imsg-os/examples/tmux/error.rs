@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use imsg_os::imsg_wire::typed::BadMessage;
+use imsg_os::typed::BadMessage;
 use imsg_os::{Reason, RecvError, Refused, WriteError};
 
 use crate::probe::is_hang_up;

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process;
 
-use imsg_os::imsg_wire::typed::Protocol;
+use imsg_os::typed::Protocol;
 use imsg_os::{Any, Reason, Sender};
 
 use crate::error::Error;

@@ -6,9 +6,9 @@
 
 use std::os::fd::OwnedFd;
 
-use imsg_os::imsg_wire::typed::{Encoding, Protocol, Terminated};
-use imsg_os::imsg_wire::{Writer, protocol};
-use imsg_os::{Any, Header, Message, ReadError, Reader, Refused, Sender, WriteError};
+use imsg_os::imsg_wire::Writer;
+use imsg_os::typed::{Encoding, Protocol, Terminated};
+use imsg_os::{Any, Header, Message, ReadError, Reader, Refused, Sender, WriteError, protocol};
 
 use crate::error::Error;
 

@@ -5,6 +5,7 @@ use core::fmt;
 
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
+use super::count::Count;
 use crate::abbreviated::Abbreviated;
 use crate::error::ReadError;
 
@@ -208,6 +209,37 @@ impl<'a> Reader<'a> {
             .map_err(|_| ReadError::Unterminated { len: rest.len() })?;
         self.position = self.position.saturating_add(string.to_bytes_with_nul().len());
         Ok(string)
+    }
+
+    /// Reads bytes behind their length, which is a number of type `L`.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Short`] when they are not all there.
+    #[inline]
+    pub fn get_counted<L: Count>(&mut self) -> Result<&'a [u8], ReadError> {
+        self.counted::<L, _>(Ok)
+    }
+
+    /// Reads a string behind its length, which is a number of type `L`. It is not terminated.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::NotUtf8`] when it is no text, [`ReadError::Short`] when it is not all there.
+    #[inline]
+    pub fn get_counted_str<L: Count>(&mut self) -> Result<&'a str, ReadError> {
+        self.counted::<L, _>(|bytes| core::str::from_utf8(bytes).map_err(|_| ReadError::NotUtf8))
+    }
+
+    fn counted<L: Count, T>(
+        &mut self,
+        of: impl FnOnce(&'a [u8]) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        let mut reader = *self;
+        let count: L = reader.get_value()?;
+        let value = of(reader.get(count.get())?)?;
+        *self = reader;
+        Ok(value)
     }
 
     /// Skips `len` bytes (`ibuf_skip`).

@@ -4,6 +4,7 @@ use core::fmt;
 
 use zerocopy::{Immutable, IntoBytes};
 
+use super::count::Count;
 use super::reader::Reader;
 use crate::abbreviated::Abbreviated;
 use crate::error::WriteError;
@@ -168,6 +169,38 @@ impl<'a, P> Writer<'a, P> {
         Ok(())
     }
 
+    /// Appends a string, or other bytes, behind their length as a number of type `L`. Nothing
+    /// terminates it.
+    ///
+    /// ```
+    /// use imsg_wire::{Reader, Writer};
+    /// use zerocopy::byteorder::big_endian;
+    ///
+    /// let mut buf = [0; 16];
+    /// let mut writer = Writer::new(&mut buf);
+    /// writer.add_counted::<u8>("name")?;
+    /// writer.add_counted::<big_endian::U16>(b"value")?;
+    /// assert_eq!(writer.written(), b"\x04name\0\x05value");
+    ///
+    /// let mut reader = Reader::new(writer.written());
+    /// assert_eq!(reader.get_counted_str::<u8>()?, "name");
+    /// assert_eq!(reader.get_counted::<big_endian::U16>()?, b"value");
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::Count`] when the number cannot say that length; as [`add`](Writer::add).
+    pub fn add_counted<L: Count>(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), WriteError> {
+        let bytes = bytes.as_ref();
+        let count = L::of(bytes.len()).ok_or(WriteError::Count { count: bytes.len() })?;
+        let place = self.extend(size_of::<L>().saturating_add(bytes.len()))?;
+        // The place has the length of both.
+        let _ = count.write_to_prefix(place);
+        let _ = bytes.write_to_suffix(place);
+        Ok(())
+    }
+
     /// Overwrites bytes that were written, `offset` bytes from the start (`ibuf_set`).
     ///
     /// # Errors
@@ -214,6 +247,26 @@ impl<'a, P> Writer<'a, P> {
         let place = self.buf.get_mut(self.len..total).ok_or(full)?;
         self.len = total;
         Ok(place)
+    }
+}
+
+/// Appends text, as `write!` makes it; nothing terminates it. What is too long is an error, which does
+/// not say by how much. What was written before that stays.
+///
+/// ```
+/// use core::fmt::Write;
+/// use imsg_wire::Writer;
+///
+/// let mut buf = [0; 16];
+/// let mut writer = Writer::new(&mut buf);
+/// write!(writer, "{} files", 3)?;
+/// assert_eq!(writer.written(), b"3 files");
+/// assert!(write!(writer, "{:>10}", 3).is_err());
+/// # Ok::<(), core::fmt::Error>(())
+/// ```
+impl<P> fmt::Write for Writer<'_, P> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.add(text).map_err(|_| fmt::Error)
     }
 }
 

@@ -4,12 +4,11 @@ use core::ffi::CStr;
 use core::marker::PhantomData;
 
 use zerocopy::{
-    BE, ByteOrder, FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes, U16, U32, U64,
-    Unaligned,
+    BE, FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes, U16, U32, U64, Unaligned,
 };
 
 use crate::error::{ReadError, WriteError};
-use crate::payload::{Reader, Writer};
+use crate::payload::{Count, Reader, Writer};
 
 /// How a value of type `T` stands in a payload: what follows `as` in
 /// [`protocol!`](crate::protocol!).
@@ -356,42 +355,6 @@ pub type Network32 = U32<BE>;
 /// 64 bits in network order.
 pub type Network64 = U64<BE>;
 
-/// A number that says how many elements follow; see [`Counted`].
-pub trait Count: FromBytes + IntoBytes + Immutable + Sized {
-    /// The number, if it can be that large.
-    fn of(count: usize) -> Option<Self>;
-
-    /// The number; at most `usize::MAX`, which no payload has.
-    fn get(&self) -> usize;
-}
-
-macro_rules! counts {
-    ($([$($order:ident)?] $count:ty, $int:ident;)*) => {$(
-        impl $(<$order: ByteOrder>)? Count for $count {
-            #[inline]
-            fn of(count: usize) -> Option<Self> {
-                $int::try_from(count).ok().map(Self::from)
-            }
-
-            #[inline]
-            fn get(&self) -> usize {
-                usize::try_from($int::from(*self)).unwrap_or(usize::MAX)
-            }
-        }
-    )*};
-}
-
-counts! {
-    [] u8, u8;
-    [] u16, u16;
-    [] u32, u32;
-    [] u64, u64;
-    [] usize, usize;
-    [O] U16<O>, u16;
-    [O] U32<O>, u32;
-    [O] U64<O>, u64;
-}
-
 impl<'a, L, T> Encoding<'a, &'a [T]> for Counted<L>
 where
     L: Count,
@@ -419,17 +382,16 @@ where
 impl<'a, L: Count> Encoding<'a, &'a str> for Counted<L> {
     #[inline]
     fn len(value: &&'a str) -> usize {
-        <Self as Encoding<'_, &[u8]>>::len(&value.as_bytes())
+        size_of::<L>().saturating_add(value.len())
     }
 
     #[inline]
     fn write<P>(value: &&'a str, writer: &mut Writer<'_, P>) -> Result<(), WriteError> {
-        <Self as Encoding<'_, &[u8]>>::write(&value.as_bytes(), writer)
+        writer.add_counted::<L>(value)
     }
 
     #[inline]
     fn read(reader: &mut Reader<'a>) -> Result<&'a str, ReadError> {
-        let count: L = reader.get_value()?;
-        reader.get_str(count.get())
+        reader.get_counted_str::<L>()
     }
 }

@@ -198,6 +198,12 @@ fn buffers<D: Dialect + Copy>(dialect: D, rule: Pairing, bytes: &[u8], log: &mut
     if let Err(error) = rx.next_message() {
         log.error(error);
     }
+    rx.reset();
+    tx.reset();
+    receive(&mut rx, bytes, log);
+    if let Ok(Some(message)) = rx.next_message() {
+        reply(&mut tx, message, log);
+    }
     let _ = write!(log, "{:?} {:?}", rx.into_storage(), tx.into_storage());
 }
 
@@ -276,9 +282,12 @@ fn reply<D: Dialect>(
         Err(error @ (Reason::TooLong { .. } | Reason::Full { .. })) => log.error(error),
         Err(error) => log.shown(error),
     }
-    if let Ok(owned) = OwnedMessage::<64, Token>::try_from(message) {
-        black_box((owned.view().header, owned.payload()));
-        let _ = write!(log, "{owned:?}");
+    match OwnedMessage::<64, Token>::try_from(message) {
+        Ok(mut owned) => {
+            black_box((owned.view().header, owned.payload()));
+            let _ = write!(log, "{owned:?} {:?}", owned.take());
+        }
+        Err(error) => log.error(error),
     }
 }
 
@@ -337,6 +346,8 @@ fn payload(bytes: &[u8], log: &mut Log) -> fmt::Result {
         reader.get_strbuf(n),
         reader.get_str(n),
         reader.get_cstr(),
+        reader.get_counted::<u8>(),
+        reader.get_counted_str::<Network16>(),
         reader.skip(n),
         reader.seek(n, n),
         reader.truncate(n),
@@ -378,6 +389,8 @@ fn fields<P>(writer: &mut Writer<'_, P>, reader: Reader<'_>) -> Result<(), imsg_
     writer.add_zero(n)?;
     writer.add_strbuf(reader.rest(), n)?;
     writer.add_reader(&reader)?;
+    writer.add_counted::<u8>(reader.rest())?;
+    let _ = write!(writer, "{n}");
     writer.add(reader.rest())?;
     if let Some(byte) = writer.reserve(n)?.first_mut() {
         *byte = 1;
