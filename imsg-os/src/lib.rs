@@ -200,7 +200,7 @@
 //!
 //! Tested on Linux. For Android, FreeBSD, NetBSD and macOS it is compiled, and for OpenBSD and
 //! DragonFly only written; it was run on none of them. What their kernels do otherwise was read in
-//! their sources, is listed in [`imsg_wire::protocol`], and is treated so:
+//! their sources, is listed in [`mod@imsg_wire::protocol`], and is treated so:
 //!
 //! - Where a read fails as this process cannot have a descriptor (the BSDs, macOS), the message has
 //!   it [dropped](Missing::Dropped), as on Linux. On FreeBSD since 15, which may lose data then, the
