@@ -285,7 +285,8 @@ fn reply<D: Dialect>(
     match OwnedMessage::<64, Token>::try_from(message) {
         Ok(mut owned) => {
             black_box((owned.view().header, owned.payload()));
-            let _ = write!(log, "{owned:?} {:?}", owned.take());
+            let _ = write!(log, "{owned:?}");
+            let _ = write!(log, "{:?}", owned.take());
         }
         Err(error) => log.error(error),
     }
