@@ -120,7 +120,8 @@ impl Plan {
         let mut wanted = self.reads.iter();
         while left > 0 {
             let (len, brought) = wanted.next().copied().unwrap_or((u8::MAX, Brought::Nothing));
-            let len = usize::from(len).clamp(1, left);
+            // Some bring no byte.
+            let len = usize::from(len).min(left);
             let brought = match brought {
                 Brought::Nothing => Ancillary::Nothing,
                 Brought::One => Ancillary::One(reads.len() as u32),

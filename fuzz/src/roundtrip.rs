@@ -6,10 +6,11 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use imsg_tests::kernel::{Flavour, Socket};
+use imsg_tests::kernel::{Kernel, NoSlot, Socket};
+use imsg_tests::shim::{ReadOutcome, Shim};
 use imsg_wire::{
-    Ancillary, Any, Descriptor, Endian, HEADER_LEN, Header, Message, Missing, NoRoom, NotOffered,
-    Pairing, Reason, RecvBuf, Refused, SendBuf, Storage, Wiping,
+    Any, Descriptor, Endian, HEADER_LEN, Header, Message, Missing, NoRoom, NotOffered, Pairing,
+    Reason, RecvBuf, Refused, SendBuf, Storage, Wiping,
 };
 
 use crate::meters::{LOOKS, Memory, Metered, Token, Tokens, Watched};
@@ -42,7 +43,7 @@ pub fn roundtrip(data: &[u8]) {
 struct Plan {
     dialect: Any,
     rule: Pairing,
-    flavour: Flavour,
+    kernel: Kernel,
     wiping: bool,
     /// Whether the receiver allows descriptors.
     allowed: bool,
@@ -112,7 +113,7 @@ impl Arbitrary<'_> for Plan {
         Ok(Self {
             dialect: script::dialect(u)?,
             rule: *u.choose(&[Pairing::Exact, Pairing::Ordered])?,
-            flavour: *u.choose(&[Flavour::Linux, Flavour::Bsd])?,
+            kernel: *u.choose(&Kernel::ALL)?,
             wiping: u.arbitrary()?,
             allowed: u.ratio(7, 8)?,
             max_len,
@@ -215,7 +216,7 @@ impl<S: Storage> Connection<S> {
             moved: 0,
             decoded,
             tokens: Tokens::default(),
-            socket: Socket::new(plan.flavour),
+            socket: Socket::new(plan.kernel),
             receiver: Receiver::new(plan),
             sent_tokens: Tokens::default(),
         }
@@ -458,7 +459,7 @@ impl<S: Storage> Connection<S> {
         let descriptors = Vec::from_iter(id.map(|id| self.sent_tokens.open(id)));
         // Not into too many pieces.
         let size = |left: usize| if cut == 0 { left } else { cut.max(left / 16).min(left) };
-        self.socket.sendmsg(bytes, descriptors, size);
+        assert_eq!(self.socket.sendmsg(bytes, descriptors, size), Ok(bytes.len()));
     }
 
     fn overconsume(&mut self, more: usize) {
@@ -560,6 +561,7 @@ impl Talk {
 /// A program that receives.
 struct Receiver {
     buffer: RecvBuf<Metered, Vec<u8>, Token, 2>,
+    shim: Shim,
     allowed: bool,
     /// How many bytes were received.
     received: usize,
@@ -583,6 +585,7 @@ impl Receiver {
         }
         Self {
             buffer,
+            shim: Shim::default(),
             allowed: plan.allowed,
             received: 0,
             taken: 0,
@@ -600,22 +603,16 @@ impl Receiver {
             self.calls += 1;
         }
         self.calls += 1;
-        let spare = self.buffer.spare().expect("an honest peer");
-        let n = most.clamp(1, spare.len());
-        let Some((n, mut descriptors)) = socket.recvmsg(&mut spare[..n]) else {
-            return;
-        };
-        let ancillary = match descriptors.pop() {
-            Some(token) if self.allowed && dropped => {
-                self.dropped.insert(token.id);
-                Ancillary::Dropped
-            }
-            Some(token) if self.allowed => Ancillary::One(token),
-            _ => Ancillary::Nothing,
-        };
-        assert!(descriptors.is_empty(), "the descriptors of two messages in one read");
-        self.buffer.commit(n, ancillary).expect("a part of the room");
-        self.received += n;
+        // A kernel that may lose bytes then ends the stream, which is not for here.
+        let may_break = matches!(socket.kernel().no_slot(), NoSlot::Breaks(_));
+        let slots = if dropped && !may_break { 0 } else { usize::MAX };
+        let read = self.shim.read(socket, &mut self.buffer, most.max(1), slots);
+        match read.expect("an honest peer") {
+            ReadOutcome::Data(n) => self.received += n,
+            ReadOutcome::WouldBlock => {}
+            ReadOutcome::Closed => panic!("the sender has not ended the stream"),
+        }
+        self.dropped.extend(socket.take_lost().iter().map(|token| token.id));
     }
 
     /// Takes a message if there is one, which must be the next one that was sent.

@@ -286,6 +286,8 @@ impl<'a, S: Storage> Program<'a, S> {
     }
 
     fn commit(&mut self, n: usize, brought: Brought) {
+        // What no kernel does is for `descriptors`.
+        let brought = if self.decoder.kept == Some(None) { Brought::Nothing } else { brought };
         let id = self.next_token;
         self.next_token += 1;
         let ancillary = match brought {
@@ -375,6 +377,8 @@ struct Decoder {
     taken: usize,
     /// Where descriptors came that have no message yet; `None` for those the kernel dropped.
     arrivals: VecDeque<(usize, Option<u32>)>,
+    /// The last one that came since the last byte.
+    kept: Option<Option<u32>>,
     allowed_from: Option<usize>,
     finished: bool,
     failed: Option<Error>,
@@ -403,6 +407,7 @@ impl Decoder {
             bytes: Vec::new(),
             taken: 0,
             arrivals: VecDeque::new(),
+            kept: None,
             allowed_from: None,
             finished: false,
             failed: None,
@@ -502,24 +507,31 @@ impl Decoder {
     }
 
     fn receive(&mut self, read: &[u8], brought: Brought, id: u32) {
-        let start = self.bytes.len();
-        match brought {
-            Brought::Nothing => {}
-            Brought::One => self.arrivals.push_back((start, Some(id))),
-            Brought::Dropped => self.arrivals.push_back((start, None)),
+        let arrived = match brought {
+            Brought::Nothing => self.kept.take(),
+            Brought::One => Some(Some(id)),
+            Brought::Dropped => Some(None),
+        };
+        self.kept = None;
+        if read.is_empty() {
+            self.kept = arrived;
+        } else {
+            self.arrivals.extend(arrived.map(|id| (self.bytes.len(), id)));
         }
         self.bytes.extend(read);
     }
 
     fn fail(&mut self, error: Error) -> Error {
         self.arrivals.clear();
+        self.kept = None;
         self.failed = Some(error);
         error
     }
 
     /// How many descriptors are kept.
     fn open(&self) -> usize {
-        self.arrivals.iter().filter(|(_, id)| id.is_some()).count()
+        let arrived = self.arrivals.iter().map(|(_, id)| id);
+        arrived.chain(&self.kept).filter(|id| id.is_some()).count()
     }
 
     fn is_over(&self) -> bool {

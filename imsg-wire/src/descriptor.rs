@@ -13,6 +13,18 @@
 //!   plain data before it into the read. A large `sendmsg` is cut into several socket buffers, and
 //!   the descriptors ride on the first. The BSDs end the read before data that carries
 //!   descriptors, and may merge plain data behind it.
+//! - A process that can have no more descriptors loses what comes. Linux and gVisor say so beside
+//!   the bytes. On a BSD the read fails, and the next one brings the bytes, with nothing beside
+//!   them. (On FreeBSD from 15 on, bytes may be lost as well, so there the stream is broken.)
+//! - FreeBSD from 15 on can queue a descriptor without a byte: where the room left is just that of
+//!   the control message. A sender that does not wait is told that nothing was sent, and sends the
+//!   same again. The receiver gets the descriptor with a read of no bytes, or twice, or both.
+//! - So what comes without a byte, be it a descriptor or the news that one was lost, belongs to the
+//!   bytes that come next: it was first in the queue, and its `sendmsg` goes on with those. If they
+//!   bring a descriptor themselves, the `sendmsg` was tried again, and both are the same file; the
+//!   one with the bytes stays, and the other is closed. As that came with no byte, no message is
+//!   given a file that was sent with another one. Something lost before bytes that bring something
+//!   themselves is what no kernel does. It counts as several, as nobody knows whose they are.
 //! - So a range has the descriptors of at most one `sendmsg`, and contains the first byte of it.
 //!
 //! # What senders do
@@ -27,23 +39,28 @@
 //!
 //! # The rules
 //!
-//! [`Pairing::Exact`] is right for *begins*, on Linux and on the BSDs. The descriptor's `sendmsg`
+//! [`Pairing::Exact`] is right for *begins*, on each of these kernels. The descriptor's `sendmsg`
 //! begins with the marked header, and the range contains its first byte: so that header starts in
 //! the range, and lies wholly in it or straddles its end. No other marked header starts there. Each
 //! begins a `sendmsg` of its own and brings a descriptor with its first byte, so a range that
-//! contains two such bytes would have two; and neither kernel returns the descriptors of two
-//! `sendmsg` in one read: Linux ends the read behind the first, a BSD before the second. Two whole
+//! contains two such bytes would have two; and no kernel returns the descriptors of two
+//! `sendmsg` in one read: Linux ends the read behind the first, a BSD before the second. A BSD that
+//! has lost the second one has failed the read that would begin with it, before which this one
+//! ended; so what was lost leaves no marked header behind in the range of another. Two whole
 //! marked headers are therefore ambiguous, and none at all leaves the descriptor unclaimed; both
 //! show that the peer broke the rule. It cannot see that a descriptor was attached to an unmarked
 //! message, or to the middle of one, when a marked message that has none lies in the same range.
 //!
-//! [`Pairing::Ordered`] is right for both, on every kernel that keeps the order of a stream. A
+//! [`Pairing::Ordered`] is right for both, on every kernel that keeps the order of a stream and
+//! counts what was lost. A
 //! `sendmsg` carries at most one descriptor: that of the first marked message which has not sent
 //! its own yet. Its first byte is at or before the first byte of that message: the same for
 //! *begins*, an earlier one for *ends*, also after a short send. So descriptors arrive in the order
 //! of their headers, the k-th no later than the first byte of the k-th header, however reads are
 //! cut or merged; the next marked header owns the oldest descriptor that has come by its first
-//! byte, and if there is none, the sender attached none. An honest *ends* sender can still be
+//! byte, and if there is none, the sender attached none. One that was lost has its place in that
+//! order, and a marked header finds there that its own is gone; were it left out, all that follow
+//! would be shifted. And a `sendmsg` that was tried again has one place, not two. An honest *ends* sender can still be
 //! refused, with [`TooManyDescriptors`](crate::Error::TooManyDescriptors): after as many short
 //! sends as the queue holds, all before one of their messages is complete. The rule cannot see that
 //! a descriptor was sent without a mark: the next marked message gets it, and one is left over in
@@ -52,9 +69,9 @@
 //! follow.
 //!
 //! [`Pairing::Unmarked`] is for peers that never mark, such as the crate `privsep`: their
-//! `sendmsg` is one message, so on Linux, where a read ends behind it, the descriptor belongs to
-//! the last message that starts in its range. It is wrong on systems that merge later data into
-//! the read. It cannot see anything wrong with the sender but a range in which no message starts.
+//! `sendmsg` is one message, so on Linux and gVisor, where a read ends behind it, the descriptor
+//! belongs to the last message that starts in its range. It is wrong on systems that merge later
+//! data into the read. It cannot see anything wrong with the sender but a range in which no message starts.
 //!
 //! A mismatch within one range can be invisible to any receiver: one message is marked and has no
 //! descriptor, another has one and is not marked, and both are read at once.
@@ -67,6 +84,7 @@
 
 use core::error;
 use core::fmt;
+use core::mem;
 
 use heapless::Deque;
 
@@ -97,6 +115,18 @@ pub enum Ancillary<F> {
     Dropped,
 }
 
+impl<F> Ancillary<F> {
+    /// What belongs to the bytes that `next` came with, when this came ahead of them.
+    fn followed_by(self, next: Self) -> Self {
+        match (self, next) {
+            (ahead, Self::Nothing) => ahead,
+            // The same file once more.
+            (Self::Nothing | Self::One(_), next) => next,
+            (Self::Dropped | Self::Several, _) => Self::Several,
+        }
+    }
+}
+
 /// What the sender attached to a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Descriptor<F> {
@@ -115,7 +145,7 @@ impl<F> Descriptor<F> {
     /// for that before the result goes into another message;
     /// [`SendBuf::forward`](crate::SendBuf::forward) does.
     pub fn take(&mut self) -> Option<F> {
-        match core::mem::replace(self, Self::None) {
+        match mem::replace(self, Self::None) {
             Self::Here(descriptor) => Some(descriptor),
             missing => {
                 *self = missing;
@@ -282,8 +312,10 @@ pub(crate) struct Descriptors<F, const N: usize> {
     rule: Pairing,
     /// The stream offset from which on passing is allowed.
     allowed_from: Option<u64>,
-    /// In the order of their ranges, which do not overlap.
+    /// In the order of their ranges, which do not overlap and are not empty.
     unpaired: Deque<Unpaired<F>, N>,
+    /// What came without a byte, and belongs to the next ones.
+    ahead: Ancillary<F>,
     /// The first range that came with several descriptors. What arrives behind it is dropped: no
     /// message that could own it will be delivered.
     several_at: Option<StreamRange>,
@@ -295,7 +327,13 @@ impl<F, const N: usize> Descriptors<F, N> {
             // While one descriptor waits for the rest of its header, the next one may arrive.
             assert!(N >= 2, "a receive buffer needs room for two descriptors at least");
         }
-        Self { rule, allowed_from: None, unpaired: Deque::new(), several_at: None }
+        Self {
+            rule,
+            allowed_from: None,
+            unpaired: Deque::new(),
+            ahead: Ancillary::Nothing,
+            several_at: None,
+        }
     }
 
     pub(crate) fn set_rule(&mut self, rule: Pairing) {
@@ -316,7 +354,8 @@ impl<F, const N: usize> Descriptors<F, N> {
 
     /// Whether a descriptor is here.
     pub(crate) fn holds_any(&self) -> bool {
-        self.unpaired.iter().any(|unpaired| unpaired.descriptor.is_some())
+        matches!(self.ahead, Ancillary::One(_))
+            || self.unpaired.iter().any(|unpaired| unpaired.descriptor.is_some())
     }
 
     /// Forgets the stream, but not what was set for it.
@@ -328,18 +367,26 @@ impl<F, const N: usize> Descriptors<F, N> {
 
     pub(crate) fn clear(&mut self) {
         self.unpaired.clear();
+        self.ahead = Ancillary::Nothing;
     }
 
-    /// Records what a read brought beside the bytes of `range`. Gives a descriptor back when the
-    /// queue is full.
+    /// Records what a read brought beside the bytes of `range`, or ahead of the next ones. Gives a
+    /// descriptor back when the queue is full.
     pub(crate) fn arrived(
         &mut self,
         range: StreamRange,
         what: Ancillary<F>,
     ) -> Result<(), Ancillary<F>> {
+        if self.several_at.is_some() {
+            return Ok(());
+        }
+        let what = mem::replace(&mut self.ahead, Ancillary::Nothing).followed_by(what);
+        if range.start == range.end {
+            self.ahead = what;
+            return Ok(());
+        }
         let descriptor = match what {
             Ancillary::Nothing => return Ok(()),
-            _ if self.several_at.is_some() => return Ok(()),
             Ancillary::Several => {
                 self.several_at = Some(range);
                 return Ok(());
@@ -446,7 +493,12 @@ impl<F, const N: usize> Descriptors<F, N> {
     /// What is reported when the stream ends at `position`, behind a whole message.
     pub(crate) fn violation_at_end(&self, position: u64) -> Option<Violation> {
         self.violation(position).or_else(|| {
-            self.holds_any().then_some(Violation { fault: Fault::Unclaimed, offset: position })
+            let fault = match self.ahead {
+                _ if self.holds_any() => Fault::Unclaimed,
+                Ancillary::Several => Fault::Several,
+                _ => return None,
+            };
+            Some(Violation { fault, offset: position })
         })
     }
 }

@@ -174,6 +174,17 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
     /// Says that the first `n` bytes that [`spare`](RecvBuf::spare) lent were read, and what came
     /// with them.
     ///
+    /// What came with no bytes, where `n` is 0, belongs to the bytes of the next commit. That is:
+    ///
+    /// - [`Ancillary::Dropped`] after a read that failed, as this process can have no more
+    ///   descriptors, and left its bytes to the next one: so it is on the BSDs and XNU.
+    /// - [`Ancillary::One`] after a read of no bytes that brought a descriptor all the same, which
+    ///   is not the end of the stream: so it may be on FreeBSD from 15 on.
+    ///
+    /// If something comes with those bytes as well, they have that, and a descriptor from before
+    /// is closed; but if something was dropped before, the two count as [`Ancillary::Several`].
+    /// The [module documentation](crate::descriptor) says why.
+    ///
     /// # Errors
     ///
     /// [`NotOffered`] when `n` is more than was lent, or when nothing is; nothing is received then,

@@ -7,7 +7,9 @@ pub mod process;
 pub mod program;
 pub mod reference;
 pub mod rng;
+pub mod rules;
 pub mod senders;
+pub mod shim;
 pub mod tmux;
 pub mod vectors;
 

@@ -41,7 +41,7 @@ pub struct Script {
 /// One read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Read {
-    /// How many bytes it brings.
+    /// How many bytes it brings. What comes with none belongs to the next ones.
     pub len: usize,
     /// What it brings beside them.
     pub brought: Ancillary<Id>,
@@ -108,7 +108,9 @@ impl Script {
     #[must_use]
     pub fn closed(&self, outcome: &Outcome) -> BTreeSet<Id> {
         let delivered = outcome.delivered();
-        let heard: BTreeSet<Id> = self.arrivals().iter().filter_map(Arrival::descriptor).collect();
+        let (arrivals, kept) = self.arrivals();
+        let mut heard: BTreeSet<Id> = arrivals.iter().filter_map(Arrival::descriptor).collect();
+        heard.extend(one(kept));
         self.descriptors()
             .into_iter()
             .filter(|id| !delivered.contains(id))
@@ -119,11 +121,7 @@ impl Script {
     /// All descriptors that come with the reads.
     #[must_use]
     pub fn descriptors(&self) -> BTreeSet<Id> {
-        let id = |read: &Read| match read.brought {
-            Ancillary::One(id) => Some(id),
-            _ => None,
-        };
-        self.reads.iter().filter_map(id).collect()
+        self.reads.iter().filter_map(|read| one(read.brought)).collect()
     }
 
     /// The script up to the first `reads` reads, with the stream going on.
@@ -136,7 +134,7 @@ impl Script {
     /// The outcome for a receiver that can hold any number of descriptors.
     fn unlimited(&self) -> Outcome {
         let stream = self.parse();
-        let arrivals = self.arrivals();
+        let (arrivals, kept) = self.arrivals();
         let verdict = match self.rule {
             Pairing::Exact => exact(&stream, &arrivals),
             Pairing::Ordered => ordered(&stream, &arrivals),
@@ -166,7 +164,7 @@ impl Script {
             .before(offset)
             .or_else(|| stream.refused.map(|error| End::Failed(Error::Length { offset, error })))
             .or_else(|| self.unfinished(offset, HEADER))
-            .or_else(|| self.left_over(&arrivals, &verdict))
+            .or_else(|| self.left_over(&arrivals, kept, &verdict))
             .unwrap_or(if self.ended { End::Clean } else { End::Waiting });
         Outcome { messages, end, offset }
     }
@@ -183,12 +181,24 @@ impl Script {
         })
     }
 
-    /// How the stream ends when a descriptor is still without an owner.
-    fn left_over(&self, arrivals: &[Arrival], verdict: &Verdict) -> Option<End> {
+    /// How the stream ends when a descriptor is still without an owner, or came without a byte.
+    fn left_over(
+        &self,
+        arrivals: &[Arrival],
+        kept: Ancillary<Id>,
+        verdict: &Verdict,
+    ) -> Option<End> {
         let owned = |id| verdict.descriptors.values().any(|it| *it == Descriptor::Here(id));
         let left = arrivals.iter().filter_map(Arrival::descriptor).any(|id| !owned(id));
         let offset = self.bytes.len() as u64;
-        (self.ended && left).then(|| violation(Fault::Unclaimed, offset))
+        let fault = match kept {
+            _ if !self.ended => return None,
+            _ if left => Fault::Unclaimed,
+            Ancillary::One(_) => Fault::Unclaimed,
+            Ancillary::Several => Fault::Several,
+            Ancillary::Nothing | Ancillary::Dropped => return None,
+        };
+        Some(violation(fault, offset))
     }
 
     /// What a message carries that owns nothing.
@@ -205,7 +215,7 @@ impl Script {
 
     /// How many descriptors, present or dropped by the kernel, still wait after `outcome`.
     fn held(&self, outcome: &Outcome) -> usize {
-        let arrivals = self.arrivals();
+        let (arrivals, _) = self.arrivals();
         if arrivals.iter().any(|arrival| arrival.brought == Ancillary::Several) {
             // Such a stream is broken, whatever comes. Nothing more is kept of it.
             return 0;
@@ -228,21 +238,28 @@ impl Script {
     }
 
     /// What comes beside the bytes, up to the first range with several descriptors: it breaks the
-    /// stream, so that later ones do not matter.
-    fn arrivals(&self) -> Vec<Arrival> {
+    /// stream, so that later ones do not matter. And what came since the last byte.
+    fn arrivals(&self) -> (Vec<Arrival>, Ancillary<Id>) {
         let mut arrivals = Vec::new();
+        let mut since = Vec::new();
         let mut start = 0;
         for read in &self.reads {
-            let end = start + read.len as u64;
-            if read.brought != Ancillary::Nothing {
-                arrivals.push(Arrival { range: start..end, brought: read.brought });
+            since.push(read.brought);
+            if read.len == 0 {
+                continue;
             }
-            if read.brought == Ancillary::Several {
+            let end = start + read.len as u64;
+            let brought = together(&since);
+            since.clear();
+            if brought != Ancillary::Nothing {
+                arrivals.push(Arrival { range: start..end, brought });
+            }
+            if brought == Ancillary::Several {
                 break;
             }
             start = end;
         }
-        arrivals
+        (arrivals, together(&since))
     }
 
     /// Finds all headers.
@@ -274,6 +291,24 @@ impl Outcome {
             _ => None,
         };
         self.messages.iter().filter_map(id).collect()
+    }
+}
+
+/// What belongs to the bytes that came with the last of these, when the others came without a byte:
+/// the last descriptor, as a send is tried again only with what it had before. Where one of them
+/// says that something was lost, nobody knows what.
+fn together(brought: &[Ancillary<Id>]) -> Ancillary<Id> {
+    let mut some = brought.iter().filter(|it| **it != Ancillary::Nothing).rev();
+    let Some(last) = some.next() else {
+        return Ancillary::Nothing;
+    };
+    if some.all(|before| matches!(before, Ancillary::One(_))) { *last } else { Ancillary::Several }
+}
+
+fn one(brought: Ancillary<Id>) -> Option<Id> {
+    match brought {
+        Ancillary::One(id) => Some(id),
+        _ => None,
     }
 }
 
@@ -314,10 +349,7 @@ struct Arrival {
 
 impl Arrival {
     fn descriptor(&self) -> Option<Id> {
-        match self.brought {
-            Ancillary::One(id) => Some(id),
-            _ => None,
-        }
+        one(self.brought)
     }
 }
 

@@ -1,8 +1,39 @@
-//! Models of senders that are not ours.
+//! Senders: ours, and models of those that are not.
 
 use std::collections::VecDeque;
 
-use imsg_wire::{HEADER_LEN, Header};
+use imsg_wire::{Dialect, HEADER_LEN, Header, SendBuf, Storage};
+
+/// A queue of messages, whatever it makes of them. Descriptors are numbers.
+pub trait Sender {
+    /// What the next `sendmsg` offers, and the descriptor that goes with its first byte.
+    fn chunk(&self) -> (Vec<u8>, Option<u32>);
+
+    /// Goes on behind the `n` bytes, not none, that the kernel took.
+    fn consume(&mut self, n: usize);
+
+    /// How many bytes the next `sendmsg` offers; 0 when there is nothing to send.
+    fn offered(&self) -> usize {
+        self.chunk().0.len()
+    }
+}
+
+/// Ours: a `sendmsg` begins with the message that has a descriptor, as it does in imsg-buffer.c 1.13
+/// and later.
+impl<D: Dialect, S: Storage, const N: usize> Sender for SendBuf<D, S, u32, N> {
+    fn chunk(&self) -> (Vec<u8>, Option<u32>) {
+        let chunk = self.chunk();
+        chunk.map_or((Vec::new(), None), |it| (it.bytes.to_vec(), it.descriptor.copied()))
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.consume(n).expect("a part of the chunk");
+    }
+
+    fn offered(&self) -> usize {
+        self.chunk().map_or(0, |chunk| chunk.bytes.len())
+    }
+}
 
 /// The sender of C programs before imsg-buffer.c 1.13 of 2021, in the classic dialect.
 ///
@@ -59,25 +90,89 @@ impl<F> Ends<F> {
     ///
     /// When `n` is 0, or more than is [offered](Self::offered).
     pub fn sendmsg(&mut self, n: usize) -> (Vec<u8>, Option<F>) {
+        let (mut bytes, _) = self.chunk();
+        bytes.truncate(n);
+        (bytes, self.consume(n))
+    }
+
+    /// What the next `sendmsg` offers.
+    fn chunk(&self) -> (Vec<u8>, Option<&F>) {
+        let gathered = self.gathered();
+        let bytes = self.queue.iter().take(gathered).flat_map(|queued| &queued.unsent);
+        let last = gathered.checked_sub(1).and_then(|last| self.queue.get(last));
+        (bytes.copied().collect(), last.and_then(|queued| queued.descriptor.as_ref()))
+    }
+
+    /// Goes on behind `n` bytes that were sent; the descriptor went with them.
+    fn consume(&mut self, mut n: usize) -> Option<F> {
         assert!(1 <= n && n <= self.offered(), "{n} bytes were not offered");
         let last = self.gathered().checked_sub(1).and_then(|last| self.queue.get_mut(last));
         let descriptor = last.and_then(|queued| queued.descriptor.take());
-        let mut bytes = Vec::with_capacity(n);
-        while bytes.len() < n
+        while n > 0
             && let Some(queued) = self.queue.front_mut()
         {
-            let most = queued.unsent.len().min(n - bytes.len());
-            bytes.extend(queued.unsent.drain(..most));
+            let sent = queued.unsent.len().min(n);
+            queued.unsent.drain(..sent);
+            n -= sent;
             if queued.unsent.is_empty() {
                 self.queue.pop_front();
             }
         }
-        (bytes, descriptor)
+        descriptor
     }
 
     /// How many of the queued messages the next `sendmsg` takes.
     fn gathered(&self) -> usize {
         let first = self.queue.iter().position(|queued| queued.descriptor.is_some());
         first.map_or(self.queue.len(), |first| first + 1)
+    }
+}
+
+impl Sender for Ends<u32> {
+    fn chunk(&self) -> (Vec<u8>, Option<u32>) {
+        let (bytes, descriptor) = self.chunk();
+        (bytes, descriptor.copied())
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.consume(n);
+    }
+
+    fn offered(&self) -> usize {
+        self.offered()
+    }
+}
+
+/// A sender that never marks, and sends each message by itself, such as the crate `privsep`.
+#[derive(Debug, Default)]
+pub struct Unmarking {
+    queue: VecDeque<(Vec<u8>, Option<u32>)>,
+}
+
+impl Unmarking {
+    /// Queues a message. The pid is written as it stands in the header.
+    ///
+    /// # Panics
+    ///
+    /// When the message is longer than a classic header can say.
+    pub fn compose(&mut self, header: Header, payload: &[u8], descriptor: Option<u32>) {
+        let mut unmarked = Ends::<u32>::default();
+        unmarked.compose(header, payload, None);
+        self.queue.push_back((unmarked.chunk().0, descriptor));
+    }
+}
+
+impl Sender for Unmarking {
+    fn chunk(&self) -> (Vec<u8>, Option<u32>) {
+        self.queue.front().cloned().unwrap_or_default()
+    }
+
+    fn consume(&mut self, n: usize) {
+        let (bytes, descriptor) = self.queue.front_mut().expect("something to send");
+        bytes.drain(..n);
+        *descriptor = None;
+        if bytes.is_empty() {
+            self.queue.pop_front();
+        }
     }
 }

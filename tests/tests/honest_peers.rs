@@ -2,16 +2,19 @@
 //!
 //! A peer, a kernel and a program are simulated. All that a real system leaves to chance is chosen
 //! by proptest: where a send falls short, how the kernel cuts a send into socket buffers, how much
-//! is read at once, and when the program takes messages. Descriptors are numbers.
+//! is read at once, when the program takes messages, and when it can have no more descriptors.
+//! Descriptors are numbers. Each rule is tried on the kernels on which it is said to be right.
 
 use std::collections::VecDeque;
 use std::fmt;
 
-use imsg_tests::kernel::{Flavour, Socket};
-use imsg_tests::senders::Ends;
+use imsg_tests::kernel::{CONTROL, Errno, Kernel, NoSlot, Socket};
+use imsg_tests::rules::{Generation, right_on};
+use imsg_tests::senders::{Ends, Sender, Unmarking};
+use imsg_tests::shim::{Broken, FEW, ReadOutcome, Shim};
 use imsg_wire::{
-    Ancillary, Classic, Descriptor, Dialect, Error, HEADER_LEN, Header, Message, Modern, NoRoom,
-    Pairing, Reason, RecvBuf, Refused, SendBuf, WriteError,
+    Ancillary, Classic, Descriptor, Dialect, Error, HEADER_LEN, Header, Message, Missing, Modern,
+    NoRoom, Pairing, Reason, RecvBuf, Refused, SendBuf, WriteError,
 };
 use proptest::prelude::*;
 
@@ -19,45 +22,57 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn modern_messages_arrive_as_sent_under_the_exact_rule(talk in talk()) {
+    fn modern_messages_arrive_as_sent_under_the_exact_rule(
+        talk in talk_on(right_on(Generation::Begins, Pairing::Exact)),
+    ) {
         let sender = Begins::new(Modern::new(), &talk);
         let received = converse::<_, 2>(Modern::new(), Pairing::Exact, sender, &talk);
-        prop_assert_eq!(received, Outcome::all(&talk));
+        prop_assert_eq!(received.outcome, received.expected);
     }
 
     #[test]
-    fn modern_messages_arrive_as_sent_under_the_ordered_rule(talk in talk()) {
+    fn modern_messages_arrive_as_sent_under_the_ordered_rule(
+        talk in talk_on(right_on(Generation::Begins, Pairing::Ordered)),
+    ) {
         let sender = Begins::new(Modern::new(), &talk);
         let received = converse::<_, 2>(Modern::new(), Pairing::Ordered, sender, &talk);
-        prop_assert_eq!(received, Outcome::all(&talk));
+        prop_assert_eq!(received.outcome, received.expected);
     }
 
     #[test]
-    fn classic_messages_arrive_as_sent_under_the_exact_rule(talk in talk()) {
+    fn classic_messages_arrive_as_sent_under_the_exact_rule(
+        talk in talk_on(right_on(Generation::Begins, Pairing::Exact)),
+    ) {
         let sender = Begins::new(Classic::new(), &talk);
         let received = converse::<_, 2>(Classic::new(), Pairing::Exact, sender, &talk);
-        prop_assert_eq!(received, Outcome::all(&talk));
+        prop_assert_eq!(received.outcome, received.expected);
     }
 
     #[test]
-    fn classic_messages_arrive_as_sent_under_the_ordered_rule(talk in talk()) {
+    fn classic_messages_arrive_as_sent_under_the_ordered_rule(
+        talk in talk_on(right_on(Generation::Begins, Pairing::Ordered)),
+    ) {
         let sender = Begins::new(Classic::new(), &talk);
         let received = converse::<_, 2>(Classic::new(), Pairing::Ordered, sender, &talk);
-        prop_assert_eq!(received, Outcome::all(&talk));
+        prop_assert_eq!(received.outcome, received.expected);
     }
 
     #[test]
-    fn messages_of_the_old_generation_arrive_as_sent_under_the_ordered_rule(talk in talk()) {
-        let received = converse::<_, 64>(Classic::new(), Pairing::Ordered, Ends::default(), &talk);
-        prop_assert_eq!(received, Outcome::all(&talk));
+    fn messages_of_the_old_generation_arrive_as_sent_under_the_ordered_rule(
+        talk in talk_on(right_on(Generation::Ends, Pairing::Ordered)),
+    ) {
+        let sender = Ends::default();
+        let received = converse::<_, 64>(Classic::new(), Pairing::Ordered, sender, &talk);
+        prop_assert_eq!(received.outcome, received.expected);
     }
 
     #[test]
-    fn messages_sent_one_by_one_on_linux_need_no_marks(mut talk in talk()) {
-        talk.kernel = Flavour::Linux;
-        let received =
-            converse::<_, 2>(Classic::new(), Pairing::Unmarked, Unmarking::default(), &talk);
-        prop_assert_eq!(received, Outcome::all(&talk));
+    fn messages_without_marks_arrive_as_sent_under_the_unmarked_rule(
+        talk in talk_on(right_on(Generation::Unmarked, Pairing::Unmarked)),
+    ) {
+        let sender = Unmarking::default();
+        let received = converse::<_, 2>(Classic::new(), Pairing::Unmarked, sender, &talk);
+        prop_assert_eq!(received.outcome, received.expected);
     }
 
     #[test]
@@ -128,7 +143,7 @@ proptest! {
 /// Shrinking is allowed to take long: it runs only when a test fails.
 fn config() -> ProptestConfig {
     ProptestConfig {
-        cases: 400,
+        cases: 1000,
         failure_persistence: None,
         max_shrink_iters: 100_000,
         ..ProptestConfig::default()
@@ -147,7 +162,13 @@ struct Talk {
     /// The room that the storages have beside one message of that size.
     extra_to_send: usize,
     extra_to_receive: usize,
-    kernel: Flavour,
+    kernel: Kernel,
+    /// The room that there is on the way.
+    capacity: usize,
+    /// Whether the sender waits in its calls.
+    waits: bool,
+    /// Whether the receiver cannot have any more descriptors at times.
+    scarce: bool,
     choices: Choices,
 }
 
@@ -160,22 +181,38 @@ struct Planned {
 }
 
 fn talk() -> impl Strategy<Value = Talk> {
+    talk_on(Kernel::ALL.to_vec())
+}
+
+fn talk_on(kernels: Vec<Kernel>) -> impl Strategy<Value = Talk> {
     let max_len = prop_oneof![Just(HEADER_LEN), Just(40), Just(300), Just(16384)];
-    max_len.prop_flat_map(|max_len| {
-        let messages = prop::collection::vec(planned(max_len - HEADER_LEN), 0..24);
-        let extra = || 0..=2 * max_len;
-        let kernel = prop_oneof![Just(Flavour::Linux), Just(Flavour::Bsd)];
-        (messages, extra(), extra(), kernel, choices()).prop_map(
-            move |(messages, extra_to_send, extra_to_receive, kernel, choices)| Talk {
-                messages,
-                max_len,
-                extra_to_send,
-                extra_to_receive,
-                kernel,
-                choices,
-            },
-        )
-    })
+    let kernel = prop::sample::select(kernels);
+    (max_len, kernel, any::<bool>(), any::<bool>()).prop_flat_map(
+        |(max_len, kernel, waits, scarce)| {
+            let messages = prop::collection::vec(planned(max_len - HEADER_LEN), 0..24);
+            let extra = || 0..=2 * max_len;
+            // There is always room at last for a descriptor and what has to go with it.
+            let least = CONTROL + if kernel.fails_when_full() { FEW } else { 1 };
+            let capacity = prop_oneof![
+                2 => least..least + 64,
+                1 => least..least + 2 * max_len,
+                1 => Just(usize::MAX),
+            ];
+            (messages, extra(), extra(), capacity, choices()).prop_map(
+                move |(messages, extra_to_send, extra_to_receive, capacity, choices)| Talk {
+                    messages,
+                    max_len,
+                    extra_to_send,
+                    extra_to_receive,
+                    kernel,
+                    capacity,
+                    waits,
+                    scarce,
+                    choices,
+                },
+            )
+        },
+    )
 }
 
 fn planned(max_payload: usize) -> impl Strategy<Value = Planned> {
@@ -257,7 +294,7 @@ impl Choices {
 }
 
 /// A sending program, with its library.
-trait Sender {
+trait Library: Sender {
     /// Queues a message, or gives the descriptor back because something must be sent before.
     fn queue(
         &mut self,
@@ -266,12 +303,6 @@ trait Sender {
         descriptor: Option<u32>,
         choices: &mut Choices,
     ) -> Result<(), Option<u32>>;
-
-    /// How many bytes the next `sendmsg` offers; 0 when there is nothing to send.
-    fn offered(&self) -> usize;
-
-    /// Does a `sendmsg`, of which the kernel takes `n` bytes.
-    fn sendmsg(&mut self, n: usize) -> (Vec<u8>, Option<u32>);
 }
 
 /// Our own sender, in the `begins` way of imsg-buffer.c 1.13 and later.
@@ -361,7 +392,7 @@ fn parts<'a>(mut payload: &'a [u8], choices: &mut Choices) -> Vec<&'a [u8]> {
     parts
 }
 
-impl<D: Dialect> Sender for Begins<D> {
+impl<D: Dialect> Library for Begins<D> {
     fn queue(
         &mut self,
         header: Header,
@@ -378,17 +409,16 @@ impl<D: Dialect> Sender for Begins<D> {
         self.unsent.push_back(HEADER_LEN + payload.len());
         Ok(())
     }
+}
 
-    fn offered(&self) -> usize {
-        self.queue.chunk().map_or(0, |chunk| chunk.bytes.len())
+impl<D: Dialect> Sender for Begins<D> {
+    fn chunk(&self) -> (Vec<u8>, Option<u32>) {
+        Sender::chunk(&self.queue)
     }
 
-    fn sendmsg(&mut self, n: usize) -> (Vec<u8>, Option<u32>) {
-        let chunk = self.queue.chunk().expect("something to send");
-        let sent = (chunk.bytes[..n].to_vec(), chunk.descriptor.copied());
+    fn consume(&mut self, n: usize) {
         self.given_back.extend(self.queue.consume(n).expect("a part of the chunk"));
         self.count_sent(n);
-        sent
     }
 }
 
@@ -406,7 +436,7 @@ impl<D> Begins<D> {
     }
 }
 
-impl Sender for Ends<u32> {
+impl Library for Ends<u32> {
     fn queue(
         &mut self,
         header: Header,
@@ -417,23 +447,9 @@ impl Sender for Ends<u32> {
         self.compose(header, payload, descriptor);
         Ok(())
     }
-
-    fn offered(&self) -> usize {
-        self.offered()
-    }
-
-    fn sendmsg(&mut self, n: usize) -> (Vec<u8>, Option<u32>) {
-        self.sendmsg(n)
-    }
 }
 
-/// A sender that never marks, and sends each message by itself.
-#[derive(Default)]
-struct Unmarking {
-    queue: VecDeque<(Vec<u8>, Option<u32>)>,
-}
-
-impl Sender for Unmarking {
+impl Library for Unmarking {
     fn queue(
         &mut self,
         header: Header,
@@ -441,24 +457,8 @@ impl Sender for Unmarking {
         descriptor: Option<u32>,
         _choices: &mut Choices,
     ) -> Result<(), Option<u32>> {
-        let mut unmarked = Ends::<u32>::default();
-        unmarked.compose(header, payload, None);
-        let (bytes, _) = unmarked.sendmsg(unmarked.offered());
-        self.queue.push_back((bytes, descriptor));
+        self.compose(header, payload, descriptor);
         Ok(())
-    }
-
-    fn offered(&self) -> usize {
-        self.queue.front().map_or(0, |(bytes, _)| bytes.len())
-    }
-
-    fn sendmsg(&mut self, n: usize) -> (Vec<u8>, Option<u32>) {
-        let (bytes, descriptor) = self.queue.front_mut().expect("something to send");
-        let sent = (bytes.drain(..n).collect(), descriptor.take());
-        if bytes.is_empty() {
-            self.queue.pop_front();
-        }
-        sent
     }
 }
 
@@ -492,11 +492,15 @@ impl fmt::Debug for Taken {
 }
 
 impl Outcome {
-    /// All that was to be sent.
-    fn all(talk: &Talk) -> Self {
+    /// All that was to be sent, but for the descriptors that nobody could have.
+    fn all(talk: &Talk, lost: &[u32]) -> Self {
         let taken = |at| {
             let (header, payload, descriptor) = talk.message(at);
-            let descriptor = descriptor.map_or(Descriptor::None, Descriptor::Here);
+            let descriptor = match descriptor {
+                None => Descriptor::None,
+                Some(id) if lost.contains(&id) => Descriptor::Missing(Missing::Dropped),
+                Some(id) => Descriptor::Here(id),
+            };
             Taken { header, payload, descriptor }
         };
         Self { messages: (0..talk.messages.len()).map(taken).collect(), error: None }
@@ -511,57 +515,90 @@ fn send_all<D: Dialect>(sender: &mut Begins<D>, talk: &Talk, mut inspect: impl F
         while let Err(refused) = sender.queue(header, &payload, descriptor, &mut choices) {
             descriptor = refused;
             inspect(sender);
-            sender.sendmsg(choices.size(sender.offered()));
+            sender.consume(choices.size(sender.offered()));
             inspect(sender);
         }
         inspect(sender);
         for _ in 0..choices.below(3) {
             if sender.offered() > 0 {
-                sender.sendmsg(choices.size(sender.offered()));
+                sender.consume(choices.size(sender.offered()));
                 inspect(sender);
             }
         }
     }
     while sender.offered() > 0 {
-        sender.sendmsg(choices.size(sender.offered()));
+        sender.consume(choices.size(sender.offered()));
         inspect(sender);
     }
 }
 
-/// A connection from a sending to a receiving program.
-struct Connection<D, X, const N: usize> {
-    sender: X,
-    socket: Socket<u32>,
-    receiver: Program<D, N>,
-    choices: Choices,
+/// What came of a conversation, and what should have.
+struct Conversation {
+    outcome: Outcome,
+    expected: Outcome,
 }
 
 /// Lets `sender` send the whole conversation, while a program that pauses as it likes receives it.
 fn converse<D: Dialect, const N: usize>(
     dialect: D,
     rule: Pairing,
-    sender: impl Sender,
+    sender: impl Library,
     talk: &Talk,
-) -> Outcome {
+) -> Conversation {
     let mut receiver = Program::new(dialect, rule, talk.max_len + talk.extra_to_receive);
     receiver.buffer.set_max_len(talk.max_len).unwrap();
-    let socket = Socket::new(talk.kernel);
-    let choices = talk.choices.clone();
-    let mut connection = Connection::<D, _, N> { sender, socket, receiver, choices };
+    let mut connection = Connection::<D, _, N> {
+        sender,
+        socket: Socket::with_capacity(talk.kernel, talk.capacity),
+        receiver: Receiving {
+            program: receiver,
+            shim: Shim::default(),
+            scarce: talk.scarce,
+            choices: talk.choices.clone(),
+            broken: None,
+        },
+        waits: talk.waits,
+        choices: talk.choices.clone(),
+    };
     for at in 0..talk.messages.len() {
-        connection.queue(talk.message(at));
-        connection.go_on();
+        if connection.queue(talk.message(at)) {
+            connection.go_on();
+        }
     }
     while connection.is_busy() {
         connection.send();
-        connection.receive();
+        connection.receiver.receive(&mut connection.socket);
         connection.go_on();
     }
-    connection.receiver.end()
+    let Connection { mut socket, receiver, .. } = connection;
+    let lost = socket.take_lost();
+    let mut expected = Outcome::all(talk, &lost);
+    let outcome = match receiver.broken {
+        None => receiver.program.end(),
+        Some(Broken::Stream(_)) => receiver.program.end(),
+        // A kernel that may lose bytes says so, and what came before that is right.
+        Some(Broken::Read(error)) => {
+            assert_eq!(talk.kernel.no_slot(), NoSlot::Breaks(error));
+            let outcome = receiver.program.so_far();
+            expected.messages.truncate(outcome.messages.len());
+            outcome
+        }
+    };
+    Conversation { outcome, expected }
 }
 
-impl<D: Dialect, X: Sender, const N: usize> Connection<D, X, N> {
-    fn queue(&mut self, (header, payload, mut descriptor): (Header, Vec<u8>, Option<u32>)) {
+/// A connection from a sending to a receiving program.
+struct Connection<D, X, const N: usize> {
+    sender: X,
+    socket: Socket<u32>,
+    receiver: Receiving<D, N>,
+    waits: bool,
+    choices: Choices,
+}
+
+impl<D: Dialect, X: Library, const N: usize> Connection<D, X, N> {
+    /// Queues a message; false when that has no use any more.
+    fn queue(&mut self, (header, payload, mut descriptor): (Header, Vec<u8>, Option<u32>)) -> bool {
         let before = descriptor;
         while let Err(refused) = self.sender.queue(header, &payload, descriptor, &mut self.choices)
         {
@@ -569,7 +606,11 @@ impl<D: Dialect, X: Sender, const N: usize> Connection<D, X, N> {
             assert!(self.sender.offered() > 0, "an empty queue has room for any message");
             descriptor = refused;
             self.send();
+            if self.receiver.is_over() {
+                return false;
+            }
         }
+        true
     }
 
     /// Each side does something, or nothing.
@@ -578,35 +619,75 @@ impl<D: Dialect, X: Sender, const N: usize> Connection<D, X, N> {
             self.send();
         }
         for _ in 0..self.choices.below(3) {
-            self.receive();
+            self.receiver.receive(&mut self.socket);
         }
         for _ in 0..self.choices.below(4) {
-            self.receiver.take_one();
+            self.receiver.program.take_one();
         }
     }
 
     fn is_busy(&self) -> bool {
-        self.receiver.error.is_none() && (self.sender.offered() > 0 || !self.socket.is_empty())
+        !self.receiver.is_over() && (self.sender.offered() > 0 || !self.socket.is_empty())
     }
 
+    /// Sends something. When there is no room, the other side has its turn.
     fn send(&mut self) {
-        let offered = self.sender.offered();
-        if offered == 0 {
+        let Self { sender, socket, receiver, waits, choices } = self;
+        let (bytes, descriptor) = sender.chunk();
+        if bytes.is_empty() || receiver.is_over() {
             return;
         }
-        let (bytes, descriptor) = self.sender.sendmsg(self.choices.size(offered));
-        let choices = &mut self.choices;
-        self.socket.sendmsg(&bytes, Vec::from_iter(descriptor), |most| choices.size(most));
+        let mut n = choices.size(bytes.len());
+        if let Some(few) = socket.room().checked_sub(CONTROL)
+            && (1..bytes.len()).contains(&few)
+            && choices.below(2) == 0
+        {
+            // So that there is room for nothing but a descriptor.
+            n = few;
+        }
+        let mut size = |most| choices.size(most);
+        let sent =
+            Shim::default().send(socket, &bytes[..n], descriptor, *waits, &mut size, |socket| {
+                receiver.receive(socket);
+            });
+        match sent {
+            Ok(n) => sender.consume(n),
+            Err(Errno::WouldBlock) => receiver.receive(socket),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}
+
+/// A program that receives from a socket.
+struct Receiving<D, const N: usize> {
+    program: Program<D, N>,
+    shim: Shim,
+    scarce: bool,
+    choices: Choices,
+    broken: Option<Broken>,
+}
+
+impl<D: Dialect, const N: usize> Receiving<D, N> {
+    fn receive(&mut self, socket: &mut Socket<u32>) {
+        if self.program.spare().is_none() {
+            self.program.take_all();
+        }
+        if self.is_over() {
+            // So that nobody waits for ever.
+            let _ = socket.recv(&mut [0; 1024]);
+            return;
+        }
+        let most = self.choices.size(self.program.buffer.spare().expect("room").len());
+        let slots = if self.scarce && self.choices.below(3) == 0 { 0 } else { usize::MAX };
+        match self.shim.read(socket, &mut self.program.buffer, most, slots) {
+            Ok(ReadOutcome::Data(_) | ReadOutcome::WouldBlock) => {}
+            Ok(ReadOutcome::Closed) => panic!("the sender has not ended the stream"),
+            Err(broken) => self.broken = Some(broken),
+        }
     }
 
-    fn receive(&mut self) {
-        let Some(spare) = self.receiver.spare() else {
-            return;
-        };
-        let n = self.choices.size(spare.len());
-        if let Some((n, descriptors)) = self.socket.recvmsg(&mut spare[..n]) {
-            self.receiver.commit(n, ancillary(&descriptors));
-        }
+    fn is_over(&self) -> bool {
+        self.broken.is_some() || self.program.error.is_some()
     }
 }
 
@@ -678,6 +759,11 @@ impl<D: Dialect, const N: usize> Program<D, N> {
     /// Takes all that is left after the last read.
     fn end(mut self) -> Outcome {
         self.buffer.finish();
+        self.so_far()
+    }
+
+    /// Takes all that is there.
+    fn so_far(mut self) -> Outcome {
         self.take_all();
         Outcome { messages: self.messages, error: self.error }
     }
@@ -720,7 +806,7 @@ fn faults() -> impl Strategy<Value = Vec<(usize, Fault)>> {
 }
 
 /// The reads by which a conversation may arrive, with their faults.
-fn reads(sender: impl Sender, talk: &Talk, faults: &[(usize, Fault)]) -> Vec<Read> {
+fn reads(sender: impl Library, talk: &Talk, faults: &[(usize, Fault)]) -> Vec<Read> {
     let mut reads = honest_reads(sender, talk);
     for (at, fault) in faults {
         if reads.is_empty() {
@@ -763,13 +849,15 @@ fn drop_descriptors(reads: &mut [Read]) {
     }
 }
 
-fn honest_reads(mut sender: impl Sender, talk: &Talk) -> Vec<Read> {
+fn honest_reads(mut sender: impl Library, talk: &Talk) -> Vec<Read> {
     let mut choices = talk.choices.clone();
     let mut socket = Socket::new(talk.kernel);
-    let mut send = |sender: &mut dyn Sender, choices: &mut Choices| {
-        let n = choices.size(sender.offered());
-        let (bytes, descriptor) = sender.sendmsg(n);
-        socket.sendmsg(&bytes, Vec::from_iter(descriptor), |most| choices.size(most));
+    let mut send = |sender: &mut dyn Library, choices: &mut Choices| {
+        let (bytes, descriptor) = sender.chunk();
+        let n = choices.size(bytes.len());
+        let sent =
+            socket.sendmsg(&bytes[..n], Vec::from_iter(descriptor), |most| choices.size(most));
+        sender.consume(sent.expect("room"));
     };
     for at in 0..talk.messages.len() {
         let (header, payload, descriptor) = talk.message(at);
@@ -783,8 +871,11 @@ fn honest_reads(mut sender: impl Sender, talk: &Talk) -> Vec<Read> {
     let mut reads = Vec::new();
     let mut space = vec![0; talk.max_len + talk.extra_to_receive];
     let most = space.len();
-    while let Some((n, descriptors)) = socket.recvmsg(&mut space[..choices.size(most)]) {
-        reads.push((space[..n].to_vec(), ancillary(&descriptors)));
+    while !socket.is_empty() {
+        let read = &mut space[..choices.size(most)];
+        let received = socket.recvmsg(read, usize::MAX).expect("something");
+        let descriptors = received.rights.concat();
+        reads.push((space[..received.bytes].to_vec(), ancillary(&descriptors)));
     }
     reads
 }

@@ -6,7 +6,8 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::net::UnixStream;
 
 use imsg_os::{Channel, RecvError};
-use imsg_tests::kernel::{Flavour, Socket};
+use imsg_tests::kernel::{Kernel, Socket};
+use imsg_tests::shim::Shim;
 use imsg_wire::{
     Ancillary, BadLength, Descriptor, Dialect, Error, Fault, Frame, Header, Messages, Missing,
     Pairing, Reason, RecvBuf, SendBuf, Violation, split,
@@ -242,7 +243,7 @@ proptest! {
 
     #[test]
     fn messages_and_descriptors_arrive_as_they_were_sent(
-        flavour in prop::sample::select(vec![Flavour::Linux, Flavour::Bsd]),
+        kernel in prop::sample::select(&Kernel::ALL[..]),
         sent in vec(sent(), 1..30),
         steps in vec(step(), 0..150),
     ) {
@@ -251,7 +252,7 @@ proptest! {
             .enumerate()
             .map(|(at, (payload, with))| Sent { payload, descriptor: with.then_some(at) })
             .collect();
-        let mut connection = Connection::new(flavour, &sent);
+        let mut connection = Connection::new(kernel, &sent);
         for step in steps {
             connection.take(step);
         }
@@ -277,16 +278,18 @@ struct Connection<'a> {
     unsent: &'a [Sent],
     queue: SendBuf<LengthOnly, [u8; 128], usize, 4>,
     socket: Socket<usize>,
+    shim: Shim,
     buf: RecvBuf<LengthOnly, [u8; 96], usize, 2>,
     received: Vec<Sent>,
 }
 
 impl<'a> Connection<'a> {
-    fn new(flavour: Flavour, unsent: &'a [Sent]) -> Self {
+    fn new(kernel: Kernel, unsent: &'a [Sent]) -> Self {
         let queue = SendBuf::new(LengthOnly, [0; 128]);
         let mut buf = RecvBuf::new(LengthOnly, [0; 96]);
         buf.allow_descriptors();
-        Self { unsent, queue, socket: Socket::new(flavour), buf, received: Vec::new() }
+        let (socket, shim) = (Socket::new(kernel), Shim::default());
+        Self { unsent, queue, socket, shim, buf, received: Vec::new() }
     }
 
     fn take(&mut self, step: Step) {
@@ -329,25 +332,18 @@ impl<'a> Connection<'a> {
         };
         let n = most.min(chunk.bytes.len());
         let descriptors: Vec<usize> = chunk.descriptor.into_iter().copied().collect();
-        self.socket.sendmsg(&chunk.bytes[..n], descriptors.clone(), |left| left.min(size));
+        let sent =
+            self.socket.sendmsg(&chunk.bytes[..n], descriptors.clone(), |left| left.min(size));
+        assert_eq!(sent, Ok(n));
         let given_back = self.queue.consume(n).expect("what was offered");
         assert_eq!(Vec::from_iter(given_back), descriptors);
     }
 
     fn receive(&mut self, most: usize) {
-        let Ok(spare) = self.buf.spare() else {
-            return;
-        };
-        let most = most.min(spare.len());
-        let Some((n, descriptors)) = self.socket.recvmsg(&mut spare[..most]) else {
-            return;
-        };
-        let ancillary = match descriptors[..] {
-            [] => Ancillary::Nothing,
-            [descriptor] => Ancillary::One(descriptor),
-            _ => Ancillary::Several,
-        };
-        self.buf.commit(n, ancillary).expect("what was lent");
+        if self.buf.spare().is_ok() {
+            let read = self.shim.read(&mut self.socket, &mut self.buf, most, usize::MAX);
+            read.expect("an honest peer");
+        }
     }
 
     fn take_messages(&mut self) {

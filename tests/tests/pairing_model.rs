@@ -144,6 +144,68 @@ fn without_marks_the_last_message_that_starts_in_the_range_owns_the_descriptor()
     assert_eq!(descriptors(&outcome), [Descriptor::None, Descriptor::Here(0)]);
 }
 
+#[test]
+fn a_descriptor_that_came_without_a_byte_belongs_to_the_next_ones() {
+    for rule in RULES {
+        let outcome = script(rule, &[true], &[(0, ONE), (0, NOTHING), (17, NOTHING)]).outcome();
+        assert_eq!(descriptors(&outcome), [Descriptor::Here(0)], "{rule:?}");
+    }
+}
+
+#[test]
+fn a_descriptor_that_comes_once_more_takes_the_place_of_one_that_came_without_a_byte() {
+    for rule in RULES {
+        let reads = [(0, ONE), (0, ONE), (9, ONE), (8, NOTHING)];
+        let outcome = script(rule, &[true], &reads).outcome();
+        assert_eq!(descriptors(&outcome), [Descriptor::Here(2)], "{rule:?}");
+        assert_eq!(outcome.end, End::Clean, "{rule:?}");
+    }
+}
+
+#[test]
+fn what_was_lost_before_a_batch_is_missed_by_the_mark_at_its_end() {
+    let reads = [(0, DROPPED), (9, NOTHING), (42, ONE)];
+    let outcome = script(Pairing::Ordered, &[false, true, true], &reads).outcome();
+    let dropped = Descriptor::Missing(Missing::Dropped);
+    assert_eq!(descriptors(&outcome), [Descriptor::None, dropped, Descriptor::Here(2)]);
+}
+
+#[test]
+fn something_lost_and_something_more_before_the_same_byte_are_several() {
+    for what in [ONE, DROPPED, SEVERAL] {
+        for rule in RULES {
+            let outcome = script(rule, &[true], &[(0, DROPPED), (17, what)]).outcome();
+            assert_eq!(outcome.end, violated(Fault::Several, 0), "{rule:?}, {what:?}");
+        }
+    }
+}
+
+#[test]
+fn what_came_without_a_byte_at_the_end_has_no_message() {
+    for (what, end) in [
+        (ONE, violated(Fault::Unclaimed, 17)),
+        (SEVERAL, violated(Fault::Several, 17)),
+        (DROPPED, End::Clean),
+    ] {
+        for rule in RULES {
+            let outcome = script(rule, &[false], &[(17, NOTHING), (0, what)]).outcome();
+            assert_eq!(outcome.end, end, "{rule:?}");
+        }
+    }
+}
+
+#[test]
+fn a_descriptor_that_came_ahead_of_its_bytes_waits_for_its_message() {
+    let mut buffer: RecvBuf<_, _, &str> = RecvBuf::new(Modern::new(), [0; 64]);
+    buffer.allow_descriptors();
+    for (what, unfinished) in [(Ancillary::Nothing, None), (Ancillary::One("1"), Some(0))] {
+        buffer.spare().unwrap();
+        buffer.commit(0, what).unwrap();
+        assert_eq!(buffer.unfinished(), unfinished);
+        assert!(!buffer.is_ready());
+    }
+}
+
 // ---- Random streams
 
 proptest! {
@@ -270,12 +332,25 @@ fn compare_all_small_schedules(rule: Pairing) {
             several += compare_all(rule, &[0; 4][..n], &cuts, &[NOTHING, ONE, DROPPED, SEVERAL]);
         }
     }
+    // Before each read, and behind the last one, one that brings no byte.
+    let twice = |n: usize| {
+        let around = |cuts: Vec<usize>| {
+            let mut cuts = [&[0, 16 * n], &cuts[..], &cuts[..]].concat();
+            cuts.sort_unstable();
+            cuts
+        };
+        subsets((1..2 * n).map(|i| 8 * i).collect()).into_iter().map(around).collect::<Vec<_>>()
+    };
+    let without_bytes = compare_all(rule, &[0; 1], &twice(1), &[NOTHING, ONE, DROPPED, SEVERAL])
+        + compare_all(rule, &[0; 2], &twice(2), &[NOTHING, ONE, DROPPED]);
+
     let anywhere = up_to_two_of(1..16 + 17 + 18 + 19);
     let anywhere = compare_all(rule, &[0, 1, 2, 3], &anywhere, &[NOTHING, ONE]);
 
     println!("{rule:?}: up to four messages, a descriptor or none with each read: {beside}");
     println!("{rule:?}: the same without payloads, and what the kernel dropped: {dropped}");
     println!("{rule:?}: up to three messages, and several descriptors at once: {several}");
+    println!("{rule:?}: up to two messages, and reads without bytes: {without_bytes}");
     println!("{rule:?}: four messages in up to three reads that end anywhere: {anywhere}");
     // Each possible cut is not made, or made and followed by a read of one of k kinds; what comes
     // with the first read is free: k * (k + 1) ^ cuts, for all of the marks.
@@ -283,6 +358,10 @@ fn compare_all_small_schedules(rule: Pairing) {
     assert_eq!(beside, (1..=4).map(|n| all(n, 3 * n - 1, 2)).sum::<u64>());
     assert_eq!(dropped, (1..=4).map(|n| all(n, 2 * n - 1, 3)).sum::<u64>());
     assert_eq!(several, (1..=3).map(|n| all(n, 2 * n - 1, 4)).sum::<u64>());
+    // With those that bring no byte, each cut that is made is followed by two reads.
+    let twice =
+        |n: u32, cuts: u32, kinds: u64| 2_u64.pow(n) * kinds.pow(3) * (kinds.pow(2) + 1).pow(cuts);
+    assert_eq!(without_bytes, twice(1, 1, 4) + twice(2, 3, 3));
     assert_eq!(anywhere, 16 * (2 + 69 * 2 * 2 + 69 * 68 / 2 * 2 * 2 * 2));
 }
 
