@@ -6,7 +6,11 @@
 //!
 //! It does the same as `echo_poll` and `echo_mio`. The memory for a client is that of its channel and
 //! of its task: the task waits until there is room for an answer, and reads nothing meanwhile, so
-//! that a client that does not read is held up by the kernel, and nobody else is.
+//! that a client that does not read is held up by the kernel, and nobody else is. After some messages
+//! of a client, `recv` and `reserve` give way to other tasks by themselves. A client may be silent as
+//! long as it likes, but not in the middle of a message, nor may it leave its answers unread: so one
+//! that passed its own end of the connection over the connection and died, and has no end of the
+//! stream, is hung up on all the same.
 
 #![forbid(unsafe_code)]
 
@@ -17,9 +21,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use imsg_os::tokio::Channel;
-use imsg_os::{Any, Endian, Header};
+use imsg_os::tokio::{Channel, Receiver};
+use imsg_os::{Any, Endian, Header, Message, ReadOutcome};
 use tokio::net::UnixListener;
+use tokio::time::timeout;
 
 /// Sends each message back to the client that it came from, with its type, id and descriptor.
 ///
@@ -34,9 +39,20 @@ struct Arguments {
     /// The dialect of imsg that the clients speak: classic or modern
     #[arg(long, value_parser = dialect, default_value = "modern")]
     dialect: Any,
+
+    /// How long a client may take for a message, from its first byte to its last, and to make room
+    /// for answers by reading them. It is hung up on then
+    #[arg(long, value_parser = seconds, value_name = "SECONDS", default_value = "30")]
+    patience: Duration,
 }
 
-fn dialect(name: &str) -> Result<Any, &'static str> {
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+fn seconds(number: &str) -> Result<Duration> {
+    Ok(Duration::try_from_secs_f64(number.parse()?)?)
+}
+
+fn dialect(name: &str) -> std::result::Result<Any, &'static str> {
     match name {
         "classic" => Ok(Any::Classic(Endian::NATIVE)),
         "modern" => Ok(Any::Modern(Endian::NATIVE)),
@@ -46,8 +62,8 @@ fn dialect(name: &str) -> Result<Any, &'static str> {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Arguments { listen, dialect } = Arguments::parse();
-    match run(&listen, dialect).await {
+    let Arguments { listen, dialect, patience } = Arguments::parse();
+    match run(&listen, dialect, patience).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(format_args!("{}: {error}", listen.display()));
@@ -56,18 +72,18 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(path: &Path, dialect: Any) -> Result<(), Box<dyn Error>> {
+async fn run(path: &Path, dialect: Any, patience: Duration) -> Result<()> {
     let listener = UnixListener::bind(path)?;
     writeln!(io::stdout(), "listening on {}", path.display())?;
 
     let (mut input, mut nowhere) = (tokio::io::stdin(), tokio::io::sink());
     tokio::select! {
         _ = tokio::io::copy(&mut input, &mut nowhere) => Ok(std::fs::remove_file(path)?),
-        error = take_clients(&listener, dialect) => Ok(error?),
+        error = take_clients(&listener, dialect, patience) => Ok(error?),
     }
 }
 
-async fn take_clients(listener: &UnixListener, dialect: Any) -> io::Result<()> {
+async fn take_clients(listener: &UnixListener, dialect: Any, patience: Duration) -> io::Result<()> {
     let mut number = 0_u64;
     let mut crowded = false;
     loop {
@@ -77,7 +93,7 @@ async fn take_clients(listener: &UnixListener, dialect: Any) -> io::Result<()> {
                 number += 1;
                 let channel = Channel::new(socket, dialect)?;
                 tokio::spawn(async move {
-                    if let Err(error) = serve(channel).await {
+                    if let Err(error) = serve(channel, patience).await {
                         complain(format_args!("client {number}: {error}"));
                     }
                 });
@@ -94,20 +110,33 @@ async fn take_clients(listener: &UnixListener, dialect: Any) -> io::Result<()> {
     }
 }
 
-async fn serve(Channel { mut rx, mut tx }: Channel<Any>) -> Result<(), Box<dyn Error>> {
+async fn serve(Channel { mut rx, mut tx }: Channel<Any>, patience: Duration) -> Result<()> {
+    const UNREAD: &str = "it did not read its answers in time";
     rx.allow_descriptors();
-    while let Some(mut message) = rx.recv().await? {
-        tx.reserve(message.payload.len()).await?;
+    while let Some(mut message) = next(&mut rx, patience).await? {
+        timeout(patience, tx.reserve(message.payload.len())).await.map_err(|_| UNREAD)??;
         // A pid of 0 stands for that of this process. The answer has no descriptor where
         // there was no place to receive one.
         let header = Header { pid: 0, ..message.header };
         tx.compose(header, message.payload, message.descriptor.take())?;
         // The answers to all that has arrived go together.
         if !rx.is_ready() {
-            tx.flush().await?;
+            timeout(patience, tx.flush()).await.map_err(|_| UNREAD)??;
         }
     }
     Ok(())
+}
+
+/// The next message. `None` is the end of the stream.
+async fn next(rx: &mut Receiver<Any>, patience: Duration) -> Result<Option<Message<'_>>> {
+    // The time begins when the message does.
+    while !rx.is_ready() && rx.unfinished().is_none() {
+        if rx.read().await? == ReadOutcome::Closed {
+            break;
+        }
+    }
+    let message = timeout(patience, rx.recv()).await;
+    Ok(message.map_err(|_| "it did not complete a message in time")??)
 }
 
 /// Is `eprintln`, but does not panic when nobody listens.

@@ -11,16 +11,24 @@
 //! - modern, 2 of 256 KiB;
 //!
 //! and at most 50 descriptors: two sockets and, in each pipe, 8 that were received and 16 that are
-//! queued.
+//! queued. It passes on [64 messages](TURN) of each side, and then the others have their turn.
+//!
+//! # Limits of time
+//!
+//! A side that passes its own end of the connection over the connection and dies is one that says
+//! nothing more, and never hangs up. So the time for a message that has begun, or whose descriptor is
+//! there, is limited; between messages, a side may be silent as long as it likes. Who does not read
+//! is waited for, unless that is limited too.
 
 use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::{Duration, Instant};
 
 use imsg_os::{
-    Any, Channel, Descriptor, Dialect, HEADER_LEN, Message, Missing, Pairing, ReadOutcome,
-    Receiver, RecvError, Sender, WriteOutcome,
+    Any, Channel, Deadline, Descriptor, Dialect, HEADER_LEN, Message, Missing, Pairing,
+    ReadOutcome, Receiver, RecvError, Sender, WriteOutcome,
 };
 use mio::net::UnixStream;
 use nix::errno::Errno;
@@ -38,7 +46,14 @@ pub(crate) struct Plan {
     pub(crate) pairing: Option<Pairing>,
     /// Whether this is the protocol of tmux.
     pub(crate) tmux: bool,
+    /// The time for a message, from its first byte to its last.
+    pub(crate) patience: Duration,
+    /// The time to read something of what is queued, if that is limited.
+    pub(crate) reader_patience: Option<Duration>,
 }
+
+/// How many messages of each side are passed on before other connections have their turn.
+const TURN: usize = 64;
 
 pub(crate) struct Connection {
     /// From the client to the server.
@@ -81,6 +96,10 @@ impl Connection {
             clears_features,
             ended: false,
             broken: false,
+            passed_on: 0,
+            to_send: Deadline::new(plan.patience),
+            to_read: plan.reader_patience.map(Deadline::new),
+            limit: None,
         };
         let up = pipe(client_end.clone(), server_end.clone(), client.rx, server.tx, plan.tmux);
         let down = pipe(server_end, client_end, server.rx, client.tx, false);
@@ -95,9 +114,14 @@ impl Connection {
         self.down.rx.as_raw_fd()
     }
 
-    /// Does what can be done without waiting, but reads only once from each side.
-    pub(crate) fn serve(&mut self, tap: &mut Tap) -> Turn {
-        let turns = [&mut self.up, &mut self.down].map(|pipe| pipe.serve(tap));
+    /// When it has a turn even if nothing happens, as the time of a side may be over.
+    pub(crate) fn limit(&self) -> Option<Instant> {
+        [self.up.limit, self.down.limit].into_iter().flatten().min()
+    }
+
+    /// Does what can be done without waiting, for a while, and reads only once from each side.
+    pub(crate) fn serve(&mut self, tap: &mut Tap, now: Instant) -> Turn {
+        let turns = [&mut self.up, &mut self.down].map(|pipe| pipe.serve(tap, now));
         if self.up.is_over() && self.down.is_over() {
             return Turn::Done;
         }
@@ -154,6 +178,12 @@ struct Pipe {
     ended: bool,
     /// Whether no more messages are taken, and the connection ends when what was taken is sent.
     broken: bool,
+    /// How many bytes were queued, ever.
+    passed_on: u64,
+    to_send: Deadline,
+    to_read: Option<Deadline>,
+    /// When the time of one of the sides is over.
+    limit: Option<Instant>,
 }
 
 impl Pipe {
@@ -161,8 +191,10 @@ impl Pipe {
         self.tx.is_none()
     }
 
-    fn serve(&mut self, tap: &mut Tap) -> Turn {
-        self.pass_on(tap).unwrap_or_else(|error| {
+    fn serve(&mut self, tap: &mut Tap, now: Instant) -> Turn {
+        self.limit = None;
+        let turn = self.pass_on(tap).and_then(|turn| self.check_time(turn, tap, now));
+        turn.unwrap_or_else(|error| {
             self.complain_of_sender(tap, error);
             self.ended = true;
             self.broken = true;
@@ -170,10 +202,42 @@ impl Pipe {
         })
     }
 
-    /// Passes on what has arrived, and reads once. An error is one of the side that sends.
+    /// Ends what takes too long. An error is one of the side that sends.
+    fn check_time(
+        &mut self,
+        turn: Turn,
+        tap: &mut Tap,
+        now: Instant,
+    ) -> Result<Turn, Box<dyn Error>> {
+        let Self { rx, tx: Some(tx), .. } = &*self else { return Ok(turn) };
+        // What cannot be sent for now is the fault of neither, and meanwhile nothing is read.
+        let waits_for_others = turn == Turn::Later;
+        let reads = !self.ended && !waits_for_others;
+        let unfinished = if reads { rx.unfinished() } else { None };
+        let queued = tx.queue_bytes() as u64;
+        let unread = (queued > 0 && !waits_for_others).then_some(self.passed_on - queued);
+        let to_send = self.to_send.update(unfinished, now);
+        let to_read = self.to_read.as_mut().and_then(|to_read| to_read.update(unread, now));
+        let over = |end: Option<Instant>| end.is_some_and(|end| end <= now);
+        if over(to_send) {
+            return Err("it did not complete a message in time".into());
+        }
+        if over(to_read) {
+            self.give_up(tap, "it did not read in time");
+            self.ended = true;
+            self.broken = true;
+            return Ok(Turn::Done);
+        }
+        self.limit = to_send.into_iter().chain(to_read).min();
+        Ok(turn)
+    }
+
+    /// Passes on what has arrived, for a while, and reads once. An error is one of the side that
+    /// sends.
     fn pass_on(&mut self, tap: &mut Tap) -> Result<Turn, Box<dyn Error>> {
+        let mut left = TURN;
         loop {
-            self.forward(tap)?;
+            left -= self.forward(tap, left)?;
             let Some(tx) = &mut self.tx else { return Ok(self.last_turn()) };
             let blocked = match tx.write() {
                 Ok(outcome) => outcome == WriteOutcome::WouldBlock,
@@ -191,6 +255,9 @@ impl Pipe {
             if !ready {
                 break;
             }
+            if left == 0 {
+                return Ok(Turn::Again);
+            }
         }
         if self.ended {
             // The other side reads the end of the stream, as this one did.
@@ -202,12 +269,14 @@ impl Pipe {
         self.read(tap)
     }
 
-    /// Takes messages as long as there is room for them, and queues them for the other side.
-    fn forward(&mut self, tap: &mut Tap) -> Result<(), Box<dyn Error>> {
-        let Self { number, from, to, rx, tx: Some(tx), .. } = self else { return Ok(()) };
+    /// Takes up to this many messages as long as there is room for them, and queues them for the
+    /// other side. Returns how many it took.
+    fn forward(&mut self, tap: &mut Tap, most: usize) -> Result<usize, Box<dyn Error>> {
+        let Self { number, from, to, rx, tx: Some(tx), .. } = self else { return Ok(0) };
+        let mut taken = 0;
         // To ask whether a message is there may show the dialect, and with that the rule by which
         // what came with the message is to be paired.
-        while !self.broken && has_room(tx) && rx.is_ready() {
+        while taken < most && !self.broken && has_room(tx) && rx.is_ready() {
             rx.set_pairing(self.pairing.unwrap_or_else(|| from.side.pairing()));
             let Some(mut message) = rx.next_message()? else { break };
             tap.message(*number, to.name, from.side.name(), &message);
@@ -217,8 +286,10 @@ impl Pipe {
             }
             let descriptor = message.descriptor.take();
             tx.forward(&message, descriptor)?;
+            self.passed_on += (HEADER_LEN + message.payload.len()) as u64;
+            taken += 1;
         }
-        Ok(())
+        Ok(taken)
     }
 
     fn read(&mut self, tap: &mut Tap) -> Result<Turn, Box<dyn Error>> {

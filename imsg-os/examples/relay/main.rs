@@ -57,7 +57,10 @@ use crate::tap::Tap;
 /// the dialect of the sender, type, id and pid, the bytes of the payload, and "fd" and what the
 /// descriptor is. What is printed is what was received.
 ///
-/// Who reads slowly is waited for: a side of a connection slows the other one, and who reads the
+/// A side may be silent as long as it likes, but not in the middle of a message (--patience): one
+/// that passed its own end of the connection over the connection and died does not hang up.
+///
+/// Who reads slowly is waited for (but see --reader-patience): a side of a connection slows the other one, and who reads the
 /// output slowly slows all. When nobody reads it any more, the connections go on without.
 ///
 /// A connection ends, with a line on standard error, when a side breaks the protocol, when a marked
@@ -110,6 +113,20 @@ struct Arguments {
     /// How many clients there may be at a time; others are hung up on
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_clients: usize,
+
+    /// How long a message may take to arrive, from its first byte to its last. The connection ends
+    /// then
+    #[arg(long, value_parser = seconds, value_name = "SECONDS", default_value = "30")]
+    patience: Duration,
+
+    /// How long a side may read nothing of what is there for it. The connection ends then. Without
+    /// this, it is waited for, even if it died with its own end of the connection on its way
+    #[arg(long, value_parser = seconds, value_name = "SECONDS")]
+    reader_patience: Option<Duration>,
+}
+
+fn seconds(number: &str) -> Result<Duration, Box<dyn Error + Send + Sync>> {
+    Ok(Duration::try_from_secs_f64(number.parse()?)?)
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -167,6 +184,8 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             Rule::Ordered => Some(Pairing::Ordered),
         },
         tmux: matches!(arguments.connect_dialect, Server::Tmux),
+        patience: arguments.patience,
+        reader_patience: arguments.reader_patience,
     };
 
     // Before there is a socket that would be left behind.

@@ -3,7 +3,8 @@
 //! `mio` tells only that a socket has become ready, once (edge-triggered). So a connection has one
 //! turn after the other until all that it could do would block: what is blocked by a read or a
 //! write that found no place goes on with the event of that socket, and a pipe that does not read
-//! for want of room has something queued. A hang-up is an event, too, and told once.
+//! for want of room has something queued. A hang-up is an event, too, and told once. What is no
+//! event is that the time of a side is over; so a connection has a turn then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -50,6 +51,8 @@ pub(crate) struct Relay {
     later: BTreeSet<usize>,
     /// When that is, if there are any.
     retry: Option<Instant>,
+    /// When the time of a side is over, with the numbers of their connections.
+    limits: BTreeSet<(Instant, usize)>,
 }
 
 impl Relay {
@@ -76,6 +79,7 @@ impl Relay {
             turns: BTreeSet::new(),
             later: BTreeSet::new(),
             retry: None,
+            limits: BTreeSet::new(),
         })
     }
 
@@ -93,10 +97,13 @@ impl Relay {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
-            if self.retry.is_some_and(|at| at <= Instant::now()) {
+            let now = Instant::now();
+            if self.retry.is_some_and(|at| at <= now) {
                 self.turns.append(&mut self.later);
                 self.retry = None;
             }
+            let over = self.limits.iter().take_while(|(at, _)| *at <= now);
+            self.turns.extend(over.map(|&(_, number)| number));
             for event in &events {
                 if event.token() == END {
                     self.end();
@@ -118,7 +125,7 @@ impl Relay {
                 }
             }
             for number in mem::take(&mut self.turns) {
-                match self.serve(number) {
+                match self.serve(number, now) {
                     Turn::Again => _ = self.turns.insert(number),
                     Turn::Later => {
                         self.later.insert(number);
@@ -137,7 +144,9 @@ impl Relay {
         if !self.turns.is_empty() {
             return Some(Duration::ZERO);
         }
-        self.retry.map(|at| at.saturating_duration_since(Instant::now()))
+        let limit = self.limits.first().map(|&(at, _)| at);
+        let next = self.retry.into_iter().chain(limit).min();
+        next.map(|at| at.saturating_duration_since(Instant::now()))
     }
 
     /// Takes no more clients, and reads no more.
@@ -148,14 +157,19 @@ impl Relay {
         self.turns.extend(self.connections.keys());
     }
 
-    fn serve(&mut self, number: usize) -> Turn {
+    fn serve(&mut self, number: usize, now: Instant) -> Turn {
         if number == LISTENER {
             return self.take_clients();
         }
-        match self.connections.get_mut(&number) {
-            Some(connection) => connection.serve(&mut self.tap),
-            None => Turn::Done,
+        let Some(connection) = self.connections.get_mut(&number) else { return Turn::Done };
+        if let Some(limit) = connection.limit() {
+            self.limits.remove(&(limit, number));
         }
+        let turn = connection.serve(&mut self.tap, now);
+        if turn != Turn::Done {
+            self.limits.extend(connection.limit().map(|limit| (limit, number)));
+        }
+        turn
     }
 
     fn take_clients(&mut self) -> Turn {
