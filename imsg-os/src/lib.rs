@@ -259,8 +259,8 @@ pub use imsg_wire;
 #[cfg(feature = "zeroize")]
 pub use imsg_wire::Wiping;
 pub use imsg_wire::{
-    Any, BadLength, Classic, Compose, DEFAULT_MAX_LEN, Descriptor, DescriptorError, Dialect,
-    Endian, Error, Fault, HEADER_LEN, Header, Missing, Modern, OwnedMessage, Pairing, ReadError,
-    Reader, Reason, Refused, Storage, Violation, WriteError,
+    Any, BadLength, Classic, Compose, Counts, DEFAULT_MAX_LEN, Descriptor, DescriptorError,
+    Dialect, Endian, Error, Fault, HEADER_LEN, Header, Missing, Modern, OwnedMessage, Pairing,
+    ReadError, Reader, Reason, Refused, Requests, Storage, Violation, WriteError,
 };
 pub use sys::{Credentials, inherited};
