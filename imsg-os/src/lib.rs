@@ -249,6 +249,7 @@ mod reserve;
 mod sys;
 #[cfg(feature = "tokio")]
 pub mod tokio;
+mod turn;
 
 pub use blocking::{Channel, Receiver, Sender};
 pub use channel::receiver::{Message, ReadOutcome, Received};
@@ -264,3 +265,4 @@ pub use imsg_wire::{
     ReadError, Reader, Reason, Refused, Requests, Storage, Violation, WriteError,
 };
 pub use sys::{Credentials, inherited};
+pub use turn::{Next, Turn, TurnError};
