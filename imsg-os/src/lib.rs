@@ -111,6 +111,7 @@
 //!
 //! | feature | adds |
 //! | --- | --- |
+//! | `process` | `imsg_os::process`, programs that are started with a channel, ended and reaped |
 //! | `tokio` | `imsg_os::tokio`, a channel to be awaited; every future is cancel safe |
 //! | `zeroize` | `Wiping`, a storage that overwrites what is not needed any more |
 //!
@@ -245,6 +246,8 @@ mod blocking;
 pub mod channel;
 mod deadline;
 mod error;
+#[cfg(feature = "process")]
+pub mod process;
 mod reserve;
 mod sys;
 #[cfg(feature = "tokio")]
