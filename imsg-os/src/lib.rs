@@ -111,6 +111,7 @@
 //!
 //! | feature | adds |
 //! | --- | --- |
+//! | `process` | `imsg_os::process`, programs that are started with a channel, ended and reaped |
 //! | `tokio` | `imsg_os::tokio`, a channel to be awaited; every future is cancel safe |
 //! | `zeroize` | `Wiping`, a storage that overwrites what is not needed any more |
 //!
@@ -223,10 +224,13 @@ mod blocking;
 pub mod channel;
 mod deadline;
 mod error;
+#[cfg(feature = "process")]
+pub mod process;
 mod reserve;
 mod sys;
 #[cfg(feature = "tokio")]
 pub mod tokio;
+mod turn;
 
 pub use blocking::{Channel, Receiver, Sender};
 pub use channel::receiver::{Message, ReadOutcome, Received};
@@ -237,10 +241,11 @@ pub use imsg_wire;
 #[cfg(feature = "zeroize")]
 pub use imsg_wire::Wiping;
 pub use imsg_wire::{
-    Any, BadLength, Classic, Compose, DEFAULT_MAX_LEN, Descriptor, DescriptorError, Dialect,
-    Endian, Error, Fault, HEADER_LEN, Header, Missing, Modern, OwnedMessage, Pairing, ReadError,
-    Reader, Reason, Refused, Storage, TooLarge, Violation, WriteError,
+    Any, BadLength, Classic, Compose, Counts, DEFAULT_MAX_LEN, Descriptor, DescriptorError,
+    Dialect, Endian, Error, Fault, HEADER_LEN, Header, Missing, Modern, OwnedMessage, Pairing,
+    ReadError, Reader, Reason, Refused, Requests, Storage, TooLarge, Violation, WriteError,
 };
 #[doc(no_inline)]
 pub use imsg_wire::{protocol, typed};
 pub use sys::{Credentials, inherited};
+pub use turn::{Next, Turn, TurnError};

@@ -10,6 +10,8 @@ mod inherit;
 mod peek;
 mod recv;
 mod send;
+#[cfg(feature = "process")]
+mod signal;
 mod socket;
 mod wait;
 
@@ -17,6 +19,8 @@ pub use inherit::inherited;
 pub(crate) use peek::Look;
 pub(crate) use recv::{has_lost_descriptor, recv, take_urgent};
 pub(crate) use send::send;
+#[cfg(feature = "process")]
+pub(crate) use signal::terminate;
 pub use socket::Credentials;
 pub(crate) use socket::{
     is_nonblocking, peer_credentials, refuse_descriptors, require_connected_stream, shutdown_write,

@@ -59,12 +59,16 @@
 //! the runtime's cooperative scheduling, also when they have nothing to wait for.
 //! [`messages`](Receiver::messages) does not: it hands out what the buffer holds.
 //!
+//! A [`Client`] is for several tasks that call one peer, and wait for its replies.
+//!
 //! In one task, `tokio::select!` over `rx.recv()` and, while something is
 //! [queued](Sender::queue_len), `tx.flush()` does both.
 //!
 //! As the blocking channel, this one allocates nothing once it is made; what the runtime does to
 //! wait is its own. A descriptor is closed where it is dropped, which can block the thread of the
 //! runtime for as long as its file system likes (FUSE, NFS).
+
+mod client;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -80,6 +84,8 @@ use crate::channel::sender::{self, Outgoing, WriteOutcome};
 use crate::channel::{self, default_storage};
 use crate::error::{RecvError, SendError};
 use crate::sys;
+
+pub use client::{CallError, Client, Driver, Reply};
 
 /// A stream socket that carries messages both ways (`struct imsgbuf`), to be awaited.
 ///

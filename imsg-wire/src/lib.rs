@@ -10,6 +10,7 @@
 //!
 //! - [`split`] and [`Messages`] parse bytes that are in memory.
 //! - [`RecvBuf`] and [`SendBuf`] work on streams, over memory of the caller's.
+//! - [`Requests`] keeps what waits for a reply.
 //! - [`Classic`], [`Modern`] and [`Any`] are the dialects; [`Detected`] tells them apart.
 //! - [`descriptor`] has the rules by which descriptors find their messages.
 //! - [`protocol!`] declares the messages of a program, with their fields; see below.
@@ -127,6 +128,7 @@
 
 mod abbreviated;
 mod compose;
+mod counts;
 pub mod descriptor;
 mod dialect;
 mod error;
@@ -137,6 +139,7 @@ pub mod payload;
 #[doc = include_str!("../PROTOCOL.md")]
 pub mod protocol {}
 mod recv;
+mod requests;
 mod send;
 mod storage;
 pub mod typed;
@@ -144,6 +147,7 @@ pub mod typed;
 mod wiping;
 
 pub use compose::Compose;
+pub use counts::Counts;
 pub use descriptor::{Ancillary, Descriptor, DescriptorError, Fault, Missing, Pairing, Violation};
 pub use dialect::{Any, Classic, Detected, Dialect, Endian, Modern};
 pub use error::{BadLength, Error, NoRoom, NotOffered, ReadError, Reason, Refused, WriteError};
@@ -152,6 +156,7 @@ pub use message::{Message, Messages, Split, split};
 pub use owned::{OwnedMessage, TooLarge};
 pub use payload::{Reader, Writer};
 pub use recv::{Received, RecvBuf};
+pub use requests::Requests;
 pub use send::{Chunk, InPlace, Lent, Pending, SendBuf};
 pub use storage::Storage;
 #[cfg(feature = "zeroize")]

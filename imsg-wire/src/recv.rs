@@ -4,7 +4,8 @@ use core::convert::Infallible;
 use core::fmt;
 use core::iter::FusedIterator;
 
-use crate::descriptor::{Ancillary, Descriptors, Pairing, StreamRange};
+use crate::counts::Counts;
+use crate::descriptor::{Ancillary, Descriptor, Descriptors, Pairing, StreamRange};
 use crate::dialect::{Dialect, header_len};
 use crate::error::{BadLength, Error, NoRoom, NotOffered};
 use crate::header::{DEFAULT_MAX_LEN, Frame};
@@ -58,6 +59,9 @@ struct RecvState<D, F, const N: usize> {
     end: usize,
     /// The stream offset of `start`.
     offset: u64,
+    /// How many messages were taken, and descriptors with them.
+    messages: u64,
+    taken_descriptors: u64,
     /// The bytes lent by `spare` and not committed yet.
     offered: usize,
     finished: bool,
@@ -81,6 +85,8 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
                 start: 0,
                 end: 0,
                 offset: 0,
+                messages: 0,
+                taken_descriptors: 0,
                 offered: 0,
                 finished: false,
                 failed: None,
@@ -218,6 +224,11 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
         self.state.offered = 0;
     }
 
+    /// Whether the stream has ended, as [`finish`](RecvBuf::finish) said.
+    pub fn is_finished(&self) -> bool {
+        self.state.finished
+    }
+
     /// Whether [`next_message`](RecvBuf::next_message) has a message or an error to return.
     #[inline]
     pub fn is_ready(&self) -> bool {
@@ -288,6 +299,19 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
         state.finished = false;
         state.failed = None;
         state.descriptors.reset();
+        state.messages = 0;
+        state.taken_descriptors = 0;
+    }
+
+    /// What was taken: messages, their bytes, and the descriptors that they had.
+    pub fn received(&self) -> Counts {
+        let RecvState { messages, offset, taken_descriptors, .. } = self.state;
+        Counts { messages, bytes: offset, descriptors: taken_descriptors }
+    }
+
+    /// How many bytes arrived that were not taken: of whole messages, and of a part of one.
+    pub fn unread_bytes(&self) -> usize {
+        self.state.unread()
     }
 
     /// Gives the storage back, and forgets what is in it.
@@ -397,6 +421,9 @@ impl<D: Dialect, F, const N: usize> RecvState<D, F, N> {
                 has_mark(dialect, rest, *max_len, until.saturating_sub(end))
             })
             .map_err(Error::Descriptor)?;
+        if matches!(descriptor, Descriptor::Here(_)) {
+            self.taken_descriptors = self.taken_descriptors.wrapping_add(1);
+        }
         self.pass(frame);
         Ok(Some(Message { header: frame.header, payload, descriptor }))
     }
@@ -405,6 +432,7 @@ impl<D: Dialect, F, const N: usize> RecvState<D, F, N> {
     #[inline]
     fn pass(&mut self, frame: Frame) {
         self.start = self.start.saturating_add(frame.len);
+        self.messages = self.messages.wrapping_add(1);
         self.offset = self.offset.wrapping_add(frame.len as u64);
     }
 

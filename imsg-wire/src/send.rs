@@ -10,6 +10,7 @@ use heapless::Deque;
 use zerocopy::{Immutable, IntoBytes};
 
 use crate::abbreviated::Abbreviated;
+use crate::counts::Counts;
 use crate::descriptor::Descriptor;
 use crate::dialect::{Dialect, header_len};
 use crate::error::{BadLength, NotOffered, Reason, Refused};
@@ -91,8 +92,13 @@ struct SendState<D, F, const N: usize> {
     boundary: usize,
     /// Where the space ends that a message in place may have written to, if it was not closed.
     lent: usize,
-    /// How many messages were not sent completely.
-    messages: usize,
+    /// How many messages were queued, and not taken back.
+    queued_messages: u64,
+    /// How many of them were sent completely.
+    sent_messages: u64,
+    sent_descriptors: u64,
+    /// How many bytes of `offset` were taken back.
+    taken_back: u64,
     /// The stream offset of `start`.
     offset: u64,
     /// Descriptors with the stream offsets of their messages.
@@ -116,7 +122,10 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
                 end: 0,
                 boundary: 0,
                 lent: 0,
-                messages: 0,
+                queued_messages: 0,
+                sent_messages: 0,
+                sent_descriptors: 0,
+                taken_back: 0,
                 offset: 0,
                 descriptors: Deque::new(),
             },
@@ -275,7 +284,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
             return Ok(None);
         }
         let sent = state.first_descriptor().is_some();
-        let descriptor = if sent { state.descriptors.pop_front() } else { None };
+        let descriptor = if sent { state.pop_descriptor() } else { None };
         state.count_sent(storage.bytes(), n);
         state.start = state.start.saturating_add(n);
         state.release(storage);
@@ -285,7 +294,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
             state.start = 0;
             state.end = 0;
         }
-        Ok(descriptor.map(|(_, descriptor)| descriptor))
+        Ok(descriptor)
     }
 
     /// Takes the next message to be sent out of the queue, with its descriptor. `None` when nothing
@@ -319,7 +328,8 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
         let (frame, payload, _) = split(&state.dialect, queued, usize::MAX).ok()??;
         let sent_with = state.first_descriptor().is_some();
         let descriptor = if sent_with { state.descriptors.pop_front() } else { None };
-        state.messages = state.messages.saturating_sub(1);
+        state.queued_messages = state.queued_messages.wrapping_sub(1);
+        state.taken_back = state.taken_back.wrapping_add(frame.len as u64);
         state.start = state.start.saturating_add(frame.len);
         state.offset = state.offset.wrapping_add(frame.len as u64);
         let descriptor = descriptor.map_or(Descriptor::None, |(_, here)| Descriptor::Here(here));
@@ -328,12 +338,19 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
 
     /// How many messages were queued and not sent completely (`imsgbuf_queuelen`).
     pub fn queue_len(&self) -> usize {
-        self.state.messages
+        self.state.messages() as usize
     }
 
     /// How many bytes are queued, headers included.
     pub fn queue_bytes(&self) -> usize {
         self.state.queued()
+    }
+
+    /// What was sent: whole messages, all bytes, and descriptors.
+    pub fn sent(&self) -> Counts {
+        let SendState { sent_messages, sent_descriptors, offset, taken_back, .. } = self.state;
+        let bytes = offset.wrapping_sub(taken_back);
+        Counts { messages: sent_messages, bytes, descriptors: sent_descriptors }
     }
 
     /// Whether there is nothing to send.
@@ -352,7 +369,10 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
         state.end = 0;
         state.boundary = 0;
         state.lent = 0;
-        state.messages = 0;
+        state.queued_messages = 0;
+        state.sent_messages = 0;
+        state.sent_descriptors = 0;
+        state.taken_back = 0;
         state.offset = 0;
     }
 
@@ -368,7 +388,7 @@ impl<D, S, F, const N: usize> fmt::Debug for SendBuf<D, S, F, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = &self.state;
         f.debug_struct("SendBuf")
-            .field("messages", &state.messages)
+            .field("messages", &state.queued_messages.wrapping_sub(state.sent_messages))
             .field("bytes", &state.end.saturating_sub(state.start))
             .field("descriptors", &state.descriptors.len())
             .field("max_len", &state.max_len)
@@ -514,7 +534,17 @@ impl<D: Dialect, F, const N: usize> SendState<D, F, N> {
             let _ = self.descriptors.push_back((offset, descriptor));
         }
         self.end = self.end.saturating_add(len);
-        self.messages = self.messages.saturating_add(1);
+        self.queued_messages = self.queued_messages.wrapping_add(1);
+    }
+
+    fn messages(&self) -> u64 {
+        self.queued_messages.wrapping_sub(self.sent_messages)
+    }
+
+    /// Takes out the descriptor that was sent.
+    fn pop_descriptor(&mut self) -> Option<F> {
+        self.sent_descriptors = self.sent_descriptors.wrapping_add(1);
+        self.descriptors.pop_front().map(|(_, descriptor)| descriptor)
     }
 
     #[inline]
@@ -541,7 +571,7 @@ impl<D: Dialect, F, const N: usize> SendState<D, F, N> {
     #[inline]
     fn count_sent(&mut self, bytes: &[u8], n: usize) {
         if n == self.queued() {
-            self.messages = 0;
+            self.sent_messages = self.queued_messages;
             self.boundary = 0;
             return;
         }
@@ -552,7 +582,7 @@ impl<D: Dialect, F, const N: usize> SendState<D, F, N> {
         // `boundary` is where the message ends whose first bytes were sent before, if any.
         let partly = self.boundary > 0;
         if partly && self.boundary <= n {
-            self.messages = self.messages.saturating_sub(1);
+            self.sent_messages = self.sent_messages.wrapping_add(1);
         }
         while self.boundary < n {
             let at = self.start.saturating_add(self.boundary);
@@ -562,7 +592,7 @@ impl<D: Dialect, F, const N: usize> SendState<D, F, N> {
             };
             self.boundary = self.boundary.saturating_add(frame.len);
             if self.boundary <= n {
-                self.messages = self.messages.saturating_sub(1);
+                self.sent_messages = self.sent_messages.wrapping_add(1);
             }
         }
         self.boundary = self.boundary.saturating_sub(n);

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use imsg_wire::{Ancillary, BadLength, Dialect, Error, NoRoom, Pairing, RecvBuf, Storage};
+use imsg_wire::{Ancillary, BadLength, Counts, Dialect, Error, NoRoom, Pairing, RecvBuf, Storage};
 
 use crate::channel::more_than_offered;
 use crate::error::RecvError;
@@ -131,6 +131,16 @@ impl<D: Dialect, S: Storage, K: AsFd> Receiver<D, S, K> {
     /// first. [`Deadline`](crate::Deadline) limits the time for it.
     pub fn unfinished(&self) -> Option<u64> {
         self.buf.unfinished()
+    }
+
+    /// What was taken: messages, their bytes, and the descriptors that they had.
+    pub fn received(&self) -> Counts {
+        self.buf.received()
+    }
+
+    /// How many bytes were read that were not taken: of whole messages, and of a part of one.
+    pub fn unread_bytes(&self) -> usize {
+        self.buf.unread_bytes()
     }
 
     /// Sets the rule that pairs descriptors with messages, in place of the dialect's default.

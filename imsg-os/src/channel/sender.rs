@@ -5,7 +5,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use imsg_wire::{BadLength, Compose, Dialect, Header, Pending, Reason, Refused, SendBuf, Storage};
+use imsg_wire::{
+    BadLength, Compose, Counts, Dialect, Header, Pending, Reason, Refused, SendBuf, Storage,
+};
 use zerocopy::{Immutable, IntoBytes};
 
 use crate::channel::more_than_offered;
@@ -131,6 +133,11 @@ impl<D: Dialect, S: Storage, K: AsFd> Sender<D, S, K> {
     /// How many bytes are queued, headers included.
     pub fn queue_bytes(&self) -> usize {
         self.buf.queue_bytes()
+    }
+
+    /// What was sent: whole messages, all bytes, and descriptors.
+    pub fn sent(&self) -> Counts {
+        self.buf.sent()
     }
 
     /// Sets the largest message to be composed, in bytes, header included

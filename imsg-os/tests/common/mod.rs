@@ -1,7 +1,7 @@
 //! What the tests over real sockets share.
 
 // Each of the binaries uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports, unused_macros)]
 
 use std::env;
 use std::fs::{self, File};

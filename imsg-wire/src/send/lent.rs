@@ -78,6 +78,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> Lent<'_, D, S, F, N> {
         if n > 0 {
             queue.state.queue(len, None);
             queue.state.lent = 0;
+            queue.state.sent_descriptors = queue.state.sent_descriptors.wrapping_add(1);
             queue.consume(n)?;
         }
         Ok(())

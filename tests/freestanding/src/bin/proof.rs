@@ -16,7 +16,7 @@ use imsg_wire::typed::{
 use imsg_wire::{
     Ancillary, Any, Classic, Descriptor, Detected, Dialect, Endian, Frame, Header, Message,
     Messages, Modern, NoRoom, OwnedMessage, Pairing, ReadError, Reader, Reason, RecvBuf, Refused,
-    SendBuf, Wiping, WriteError, Writer, split,
+    Requests, SendBuf, Wiping, WriteError, Writer, split,
 };
 use zerocopy::byteorder::big_endian::U32;
 use zerocopy::{
@@ -36,6 +36,7 @@ fn main() -> u8 {
         parsing(bytes, &mut log);
         let _ = payload(bytes, &mut log);
         typed(bytes, &mut log);
+        requests(bytes, &mut log);
         for rule in [Pairing::Exact, Pairing::Ordered, Pairing::Unmarked] {
             buffers(Classic::<LittleEndian>::default(), rule, bytes, &mut log);
             buffers(Classic::<BigEndian>::default(), rule, bytes, &mut log);
@@ -186,8 +187,9 @@ fn buffers<D: Dialect + Copy>(dialect: D, rule: Pairing, bytes: &[u8], log: &mut
             }
         }
         send(&mut tx, chunk.len(), log);
-        black_box((rx.is_ready(), rx.offset(), rx.descriptors_allowed()));
-        black_box((tx.is_empty(), tx.queue_len(), tx.queue_bytes()));
+        black_box((rx.is_ready(), rx.is_finished(), rx.offset(), rx.descriptors_allowed()));
+        black_box((tx.is_empty(), tx.queue_len(), tx.queue_bytes(), tx.sent()));
+        black_box((rx.received(), rx.unread_bytes()));
         if let Err(error) = tx.has_room(chunk.len(), chunk.len() > 1) {
             log.error(error);
         }
@@ -302,6 +304,21 @@ fn send<D: Dialect>(tx: &mut SendBuf<D, Memory<'_>, Token, 2>, n: usize, log: &m
         Ok(token) => drop(token),
         Err(error) => log.error(error),
     }
+}
+
+fn requests(bytes: &[u8], log: &mut Log) {
+    let mut requests = Requests::<Token, 3>::new();
+    for byte in bytes {
+        let id = u32::from(*byte);
+        match byte & 7 {
+            0..3 => drop(requests.insert(Token(*byte)).map_err(|token| log.shown(token.0))),
+            3..5 => drop(black_box(requests.take(id >> 3))),
+            5 => drop(black_box(requests.expire(|_, token| token.0 > *byte).last())),
+            6 => drop(black_box(requests.drain().next())),
+            _ => _ = black_box((requests.get(id).map(|token| token.0), requests.iter().count())),
+        }
+    }
+    let _ = write!(log, "{requests:?} {} {}", requests.len(), requests.is_empty());
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]

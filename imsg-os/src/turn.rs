@@ -1,0 +1,251 @@
+//! One turn of a channel in an event loop.
+
+use std::error;
+use std::fmt;
+use std::io;
+
+use imsg_wire::{Dialect, Reason, Storage};
+
+use crate::blocking::{Channel, Receiver, Sender};
+use crate::channel::receiver::{Message, ReadOutcome};
+use crate::error::{RecvError, SendError};
+
+/// What a [turn](Channel::turn) of a channel in an event loop may do.
+///
+/// ```
+/// use imsg_os::{Channel, Header, Message, Modern, Next, Refused, Sender, Turn};
+/// use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+/// use std::os::fd::{AsFd, OwnedFd};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (mut channel, mut client) = Channel::pair(Modern::new())?;
+/// # client.tx.compose(Header::new(1), b"hello", None)?;
+/// # client.tx.flush()?;
+/// # client.tx.compose(Header::new(2), b"!", None)?;
+/// # client.tx.flush()?;
+/// # let (mut tx, mut rx) = (client.tx, client.rx);
+/// # let client = std::thread::spawn(move || {
+/// #     assert_eq!(rx.recv().unwrap().unwrap().payload, b"hello");
+/// #     drop(tx);
+/// #     assert_eq!(rx.recv().unwrap().unwrap().payload, b"!");
+/// # });
+/// fn answer(request: Message<'_>, tx: &mut Sender) -> Result<(), Refused<OwnedFd>> {
+///     tx.compose(Header { pid: 0, ..request.header }, request.payload, None)
+/// }
+///
+/// let turn = Turn::new(1000); // no answer has more bytes of payload
+/// let mut readable = false;
+/// loop {
+///     let wanted = match channel.turn(&turn, readable, answer)? {
+///         Next::Again => PollFlags::empty(),
+///         Next::Poll { readable, writable } => {
+///             let mut flags = PollFlags::empty();
+///             flags.set(PollFlags::POLLIN, readable);
+///             flags.set(PollFlags::POLLOUT, writable);
+///             flags
+///         }
+///         Next::Done => break,
+///     };
+///     let timeout = if wanted.is_empty() { PollTimeout::ZERO } else { PollTimeout::NONE };
+///     let mut fds = [PollFd::new(channel.as_fd(), wanted)]; // a server has others here
+///     poll(&mut fds, timeout)?;
+///     // Anything but `POLLOUT` alone: the peer may have hung up.
+///     readable = fds[0].revents().is_some_and(|flags| flags.intersects(!PollFlags::POLLOUT));
+/// }
+/// # drop(channel);
+/// # client.join().unwrap();
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    room: usize,
+    messages: usize,
+    edge_triggered: bool,
+}
+
+impl Turn {
+    /// A turn in which a message is handled only when an answer with a payload of `room` bytes, and
+    /// with a descriptor, would not be refused.
+    ///
+    /// What the handler composes for one message has to fit into that. If this is several messages,
+    /// 16 bytes are added for the header of each but one, and there can be too many descriptors;
+    /// to a handler that does not answer, `room` is 0.
+    #[must_use]
+    pub const fn new(room: usize) -> Self {
+        Self { room, messages: 64, edge_triggered: false }
+    }
+
+    /// Sets how many messages are handled in a turn, before other peers have theirs; 64 if this is
+    /// not called. One is the least.
+    #[must_use]
+    pub const fn messages(self, messages: usize) -> Self {
+        Self { messages: if messages == 0 { 1 } else { messages }, ..self }
+    }
+
+    /// For events that only tell that a socket *has become* ready (`mio`, `EPOLLET`, `EV_CLEAR`): a
+    /// turn reads until it would block, or says to come [again](Next::Again), whatever it is told
+    /// about the socket.
+    #[must_use]
+    pub const fn edge_triggered(self) -> Self {
+        Self { edge_triggered: true, ..self }
+    }
+
+    /// Reads, handles and writes until nothing can be done, or the messages are used up.
+    fn run<D: Dialect, S: Storage, E>(
+        &self,
+        channel: &mut Channel<D, S>,
+        readable: bool,
+        mut handle: impl FnMut(Message<'_>, &mut Sender<D, S>) -> Result<(), E>,
+    ) -> Result<Next, TurnError<E>> {
+        let mut reads = readable || self.edge_triggered;
+        let mut left = self.messages;
+        if let Err(reason @ Reason::TooLong { .. }) = channel.tx.has_room(self.room, true) {
+            return Err(TurnError::Send(SendError::Refused(reason)));
+        }
+        loop {
+            let Channel { rx, tx } = &mut *channel;
+            if reads && self.may_read(rx, tx) {
+                reads = rx.read()? == ReadOutcome::Data && self.edge_triggered;
+            }
+            while left > 0
+                && self.has_room(tx)
+                && let Some(message) = rx.next_message().map_err(RecvError::Protocol)?
+            {
+                left -= 1;
+                handle(message, tx).map_err(TurnError::Handler)?;
+            }
+            let _ = tx.write()?;
+            // What is to be done now is what the write made room for.
+            let goes_on = self.has_room(tx) && rx.is_ready() || reads && self.may_read(rx, tx);
+            match (goes_on, left) {
+                (true, 0) => return Ok(Next::Again),
+                (true, _) => {}
+                (false, _) => return Ok(channel.next(self)),
+            }
+        }
+    }
+
+    fn has_room<D: Dialect, S: Storage>(&self, tx: &Sender<D, S>) -> bool {
+        tx.has_room(self.room, true).is_ok()
+    }
+
+    /// Whether reading makes sense: the stream goes on, and what it brings can be handled.
+    fn may_read<D: Dialect, S: Storage>(&self, rx: &Receiver<D, S>, tx: &Sender<D, S>) -> bool {
+        !rx.buf.is_finished() && !rx.is_ready() && self.has_room(tx)
+    }
+}
+
+/// What comes after a [turn](Channel::turn).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use = "the channel stalls unless this is done"]
+pub enum Next {
+    /// Another turn, once the other peers have had theirs, without waiting: there is more to do.
+    Again,
+    /// Another turn when the socket is ready for one of these; at least one is true.
+    ///
+    /// An event that the peer hung up, or that something failed, is always a reason too. With
+    /// edge-triggered events the program may wait for both, all the time.
+    Poll {
+        /// Whether to wait until there is something to read.
+        readable: bool,
+        /// Whether to wait until the socket takes more.
+        writable: bool,
+    },
+    /// Nothing: the peer has closed its end, every message was handled, and all is sent.
+    Done,
+}
+
+/// Why a [turn](Channel::turn) ended early.
+#[derive(Debug)]
+pub enum TurnError<E> {
+    /// Nothing can be received. All messages that arrived before were handled, and what was
+    /// composed then is queued; all but [`RecvError::DescriptorLimit`] is final.
+    Receive(RecvError),
+    /// What is queued cannot be sent, as [`Sender::write`] has it, and stays queued. Messages that
+    /// arrived before can still be received. Or no answer of the size of the turn
+    /// [ever fits](Reason::TooLong).
+    Send(SendError),
+    /// The handler said so. Its message is taken; the next turn goes on behind it.
+    Handler(E),
+}
+
+impl<E: fmt::Display> fmt::Display for TurnError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Receive(error) => error.fmt(f),
+            Self::Send(error) => error.fmt(f),
+            Self::Handler(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Also where `E` is a `Box<dyn Error>`, which is no `Error` itself.
+impl<E: fmt::Display + fmt::Debug> error::Error for TurnError<E> {}
+
+impl<E> From<RecvError> for TurnError<E> {
+    fn from(error: RecvError) -> Self {
+        Self::Receive(error)
+    }
+}
+
+impl<E> From<io::Error> for TurnError<E> {
+    fn from(error: io::Error) -> Self {
+        Self::Send(SendError::Io(error))
+    }
+}
+
+impl<D: Dialect, S: Storage> Channel<D, S> {
+    /// Does all that can be done without waiting: reads, hands messages to `handle` while an answer
+    /// has room, sends, and goes on if that made room.
+    ///
+    /// `readable` is whether the event loop said that there is something to read, that the peer hung
+    /// up, or that something failed; `false` is right for a first turn, and after [`Next::Again`].
+    /// [`Turn`] has an example.
+    ///
+    /// Afterwards nothing can be done before the socket is ready for what [`Next`] says, unless that
+    /// is to come again. So a program that waits for it never stalls: not for messages that are held
+    /// back until there is room, nor for what was read with edge-triggered events before. While
+    /// something is held back, nothing is read, and the kernel holds the peer up.
+    ///
+    /// It never waits, whether the socket does or not, unless `handle` does. What is composed
+    /// outside of a turn changes what to wait for: [`next`](Self::next) tells.
+    ///
+    /// # Errors
+    ///
+    /// [`TurnError`].
+    pub fn turn<E>(
+        &mut self,
+        turn: &Turn,
+        readable: bool,
+        handle: impl FnMut(Message<'_>, &mut Sender<D, S>) -> Result<(), E>,
+    ) -> Result<Next, TurnError<E>> {
+        let waits = (self.rx.reading.waits, self.tx.waits);
+        self.set_nonblocking(true);
+        let next = turn.run(self, readable, handle);
+        (self.rx.reading.waits, self.tx.waits) = waits;
+        next
+    }
+
+    /// What to do next with a channel that has its [turns](Self::turn): for one to which something
+    /// was composed since the last, as an answer to a message of another peer. Ask it right before
+    /// waiting.
+    ///
+    /// With edge-triggered events, give the channel a turn in its place, as the socket may have been
+    /// writable all the time.
+    pub fn next(&self, turn: &Turn) -> Next {
+        let queued = self.tx.queue_bytes() > 0;
+        if !turn.has_room(&self.tx) {
+            // Something is queued then, unless there never is room, which the turn will say.
+            Next::Poll { readable: false, writable: true }
+        } else if self.rx.is_ready() {
+            Next::Again
+        } else if !self.rx.buf.is_finished() {
+            Next::Poll { readable: true, writable: queued }
+        } else if queued {
+            Next::Poll { readable: false, writable: true }
+        } else {
+            Next::Done
+        }
+    }
+}

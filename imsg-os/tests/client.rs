@@ -1,0 +1,318 @@
+//! Calls of several tasks over one channel of tokio.
+
+#![cfg(all(feature = "tokio", target_os = "linux"))]
+
+mod common;
+
+use std::convert::Infallible;
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use common::{leaving_no_descriptor, number_of, numbered, numbers, watched};
+use imsg_os::tokio::{CallError, Channel, Client, Driver};
+use imsg_os::{Descriptor, Header, Message, Modern, Reason, RecvError, TurnError};
+use tokio::task::JoinHandle;
+
+type Run<E = Infallible> = JoinHandle<Result<(), TurnError<E>>>;
+
+/// A client that can wait for `N` replies, its driver in a task, and the peer.
+fn start<const N: usize>() -> (Client, Run, Channel) {
+    start_with::<N, _>(|message| panic!("{message:?}"))
+}
+
+fn start_with<const N: usize, E: Send + 'static>(
+    unexpected: impl FnMut(Message<'_>) -> Result<(), E> + Send + 'static,
+) -> (Client, Run<E>, Channel) {
+    let (mut channel, mut peer) = Channel::pair(Modern::new()).unwrap();
+    channel.rx.allow_descriptors();
+    peer.rx.allow_descriptors();
+    let (client, driver) = Driver::<N>::new(channel);
+    (client, tokio::spawn(driver.run(unexpected)), peer)
+}
+
+/// Calls with a descriptor of this number. The payload and the number of the descriptor of the reply.
+async fn call(client: &Client, number: u64) -> Result<(u64, Descriptor<u64>), CallError> {
+    let descriptor = Some(numbered(number));
+    let reply = client.call(Header::new(1), &number.to_ne_bytes(), descriptor).await?;
+    let payload = reply.payload.try_into().expect("8 bytes");
+    Ok((u64::from_ne_bytes(payload), numbers(reply.descriptor)))
+}
+
+/// The id, the payload and the descriptor of a request.
+async fn request(peer: &mut Channel) -> (u32, u64, OwnedFd) {
+    let message = peer.rx.recv().await.unwrap().expect("a request");
+    let number = u64::from_ne_bytes(message.payload.try_into().expect("8 bytes"));
+    let Descriptor::Here(descriptor) = message.descriptor else { panic!("no descriptor") };
+    (message.header.id, number, descriptor)
+}
+
+async fn answer(peer: &mut Channel, (id, number, descriptor): (u32, u64, OwnedFd)) {
+    peer.tx.reserve(8).await.unwrap();
+    peer.tx.compose(Header { id, ..Header::new(2) }, &number, Some(descriptor)).unwrap();
+    peer.tx.flush().await.unwrap();
+}
+
+fn block_on(body: impl Future<Output = ()>) {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().build().unwrap().block_on(async {
+        let limit = Duration::from_secs(100);
+        tokio::time::timeout(limit, body).await.expect("it hangs");
+    });
+}
+
+#[test]
+fn replies_in_another_order_find_their_calls_and_so_do_their_descriptors() {
+    leaving_no_descriptor(|| {
+        block_on(async {
+            let (client, run, mut peer) = start::<8>();
+            let calls: Vec<_> = (0..8)
+                .map(|n| {
+                    let client = client.clone();
+                    tokio::spawn(async move { call(&client, n).await })
+                })
+                .collect();
+            drop(client);
+            let mut requests = Vec::new();
+            while requests.len() < calls.len() {
+                requests.push(request(&mut peer).await);
+            }
+
+            for request in requests.into_iter().rev() {
+                answer(&mut peer, request).await;
+            }
+
+            for (n, call) in (0..).zip(calls) {
+                assert_eq!(call.await.unwrap().unwrap(), (n, Descriptor::Here(n)));
+            }
+            run.await.unwrap().unwrap();
+            assert!(peer.rx.recv().await.unwrap().is_none());
+        });
+    });
+}
+
+#[test]
+fn the_reply_to_a_call_that_was_given_up_is_dropped_and_given_to_no_other() {
+    leaving_no_descriptor(|| {
+        block_on(async {
+            let (client, _run, mut peer) = start::<2>();
+            let given_up = {
+                let call = call(&client, 1);
+                tokio::select! {
+                    _ = call => panic!("it has no reply"),
+                    request = request(&mut peer) => request,
+                }
+            };
+
+            let (reply, ()) = tokio::join!(call(&client, 2), async {
+                let second = request(&mut peer).await;
+                answer(&mut peer, given_up).await;
+                answer(&mut peer, second).await;
+            });
+
+            assert_eq!(reply.unwrap(), (2, Descriptor::Here(2)));
+        });
+    });
+}
+
+#[test]
+fn a_call_that_was_given_up_makes_room_for_another_and_its_late_reply_is_unexpected() {
+    block_on(async {
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let (client, _run, mut peer) = start_with::<1, Infallible>(move |message| {
+            tell.send(message.header.id).unwrap();
+            Ok(())
+        });
+        let given_up = {
+            let call = call(&client, 1);
+            tokio::select! {
+                _ = call => panic!("it has no reply"),
+                request = request(&mut peer) => request,
+            }
+        };
+        let late = given_up.0;
+
+        let (reply, ()) = tokio::join!(call(&client, 2), async {
+            let second = request(&mut peer).await;
+            answer(&mut peer, given_up).await;
+            answer(&mut peer, second).await;
+        });
+
+        assert_eq!(reply.unwrap(), (2, Descriptor::Here(2)));
+        assert_eq!(told.recv().await, Some(late));
+    });
+}
+
+#[test]
+fn a_call_that_is_given_up_before_its_turn_closes_its_descriptor() {
+    block_on(async {
+        let (client, _run, mut peer) = start::<1>();
+        let first = call(&client, 1);
+        let (descriptor, watch) = watched();
+        let second = client.call(Header::new(1), b"", Some(descriptor));
+
+        tokio::select! {
+            biased;
+            _ = async { tokio::join!(first, second) } => panic!("there is no reply"),
+            _ = request(&mut peer) => {}
+        }
+
+        assert!(watch.sees_it_closed());
+    });
+}
+
+#[test]
+fn a_call_gets_the_reply_that_was_sent_before_the_peer_hung_up_and_others_are_told() {
+    block_on(async {
+        let (client, run, mut peer) = start::<4>();
+
+        let (one, other, ()) = tokio::join!(call(&client, 1), call(&client, 2), async {
+            let first = request(&mut peer).await;
+            assert_eq!(first.1, 1);
+            answer(&mut peer, first).await;
+            request(&mut peer).await;
+            drop(peer);
+        });
+
+        assert_eq!(one.unwrap(), (1, Descriptor::Here(1)));
+        assert!(matches!(other, Err(CallError::Gone)), "{other:?}");
+        run.await.unwrap().unwrap();
+        assert!(matches!(call(&client, 3).await, Err(CallError::Gone)));
+    });
+}
+
+#[test]
+fn a_payload_that_is_too_long_is_refused_with_its_descriptor_and_the_next_call_goes_on() {
+    block_on(async {
+        let (client, _run, mut peer) = start::<4>();
+
+        let refused = client.call(Header::new(1), &[0; 1 << 20], Some(numbered(7))).await;
+
+        let Err(CallError::Refused(refused)) = refused else { panic!("{refused:?}") };
+        assert!(matches!(refused.reason, Reason::TooLong { .. }), "{refused}");
+        assert_eq!(number_of(refused.descriptor.unwrap()), 7);
+        let (reply, ()) = tokio::join!(call(&client, 2), async {
+            let second = request(&mut peer).await;
+            answer(&mut peer, second).await;
+        });
+        assert_eq!(reply.unwrap(), (2, Descriptor::Here(2)));
+    });
+}
+
+#[test]
+fn a_message_that_answers_no_call_is_judged_and_can_end_the_driver() {
+    block_on(async {
+        let (client, run, mut peer) = start_with::<4, _>(|message| Err(message.header.msg_type));
+        peer.tx.compose(Header::new(99), b"", None).unwrap();
+        peer.tx.flush().await.unwrap();
+
+        let error = run.await.unwrap().unwrap_err();
+
+        assert!(matches!(error, TurnError::Handler(99)), "{error:?}");
+        assert!(matches!(call(&client, 1).await, Err(CallError::Gone)));
+    });
+}
+
+#[test]
+fn a_peer_that_does_not_read_holds_calls_up_and_loses_none() {
+    block_on(async {
+        const CALLS: usize = 40;
+        let (client, run, mut peer) = start::<CALLS>();
+        let calls: Vec<_> = (0..CALLS)
+            .map(|n| {
+                let client = client.clone();
+                let payload = vec![n as u8; 16_000];
+                tokio::spawn(async move {
+                    let reply = client.call(Header::new(1), &payload, Some(numbered(1))).await;
+                    reply.unwrap().payload == [n as u8]
+                })
+            })
+            .collect();
+        drop(client);
+
+        while let Some(message) = peer.rx.recv().await.unwrap() {
+            let header = Header { id: message.header.id, ..Header::new(2) };
+            peer.tx.reserve(1).await.unwrap();
+            peer.tx.compose(header, &message.payload[..1], None).unwrap();
+            peer.tx.flush().await.unwrap();
+        }
+
+        for call in calls {
+            assert!(call.await.unwrap());
+        }
+        run.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn however_calls_are_given_up_each_other_one_gets_its_own_reply() {
+    leaving_no_descriptor(|| {
+        block_on(async {
+            let (client, run, mut peer) = start_with::<3, Infallible>(|_| Ok(()));
+            let server = tokio::spawn(async move {
+                let mut kept = Vec::new();
+                loop {
+                    let mut message = match peer.rx.recv().await {
+                        Ok(Some(message)) => message,
+                        // The last replies were to nobody, and not read.
+                        Err(RecvError::Io(error)) if error.kind() == ErrorKind::ConnectionReset => {
+                            break;
+                        }
+                        other => break assert!(other.unwrap().is_none()),
+                    };
+                    let header = Header { id: message.header.id, ..Header::new(2) };
+                    let number = u64::from_ne_bytes(message.payload.try_into().unwrap());
+                    let descriptor = message.descriptor.take();
+                    kept.push((header, number, descriptor));
+                    // Some in another order.
+                    if number % 3 > 0 {
+                        continue;
+                    }
+                    while let Some((header, number, descriptor)) = kept.pop() {
+                        peer.tx.reserve(8).await.unwrap();
+                        peer.tx.compose(header, &number, descriptor).unwrap();
+                    }
+                    // The driver may have ended.
+                    let _ = peer.tx.flush().await;
+                }
+            });
+            let tasks: Vec<_> = (0..4_u64)
+                .map(|task| {
+                    let client = client.clone();
+                    tokio::spawn(async move {
+                        let mut answered = 0;
+                        for n in 0..200 {
+                            let number = task + 4 * n;
+                            let mut polls = number * 7 % 23;
+                            let mut call = std::pin::pin!(call(&client, number));
+                            // Gives up after some polls, wherever it is then.
+                            let reply = std::future::poll_fn(|cx| {
+                                if polls == 0 {
+                                    return std::task::Poll::Ready(None);
+                                }
+                                polls -= 1;
+                                cx.waker().wake_by_ref();
+                                call.as_mut().poll(cx).map(Some)
+                            });
+                            if let Some(reply) = reply.await {
+                                assert_eq!(reply.unwrap(), (number, Descriptor::Here(number)));
+                                answered += 1;
+                            }
+                        }
+                        answered
+                    })
+                })
+                .collect();
+            drop(client);
+
+            let mut answered = 0;
+            for task in tasks {
+                answered += task.await.unwrap();
+            }
+
+            run.await.unwrap().unwrap();
+            server.await.unwrap();
+            assert!((1..800).contains(&answered), "{answered} of 800 were answered");
+        });
+    });
+}

@@ -1,0 +1,356 @@
+//! A turn of an event loop: nothing stalls, nothing spins, and nobody is kept waiting.
+//!
+//! The server here is woken only by what it asked for, and a client does one thing at a time. Local
+//! sockets are ready at once or not at all, so when neither side can go on, that is a stall.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use imsg_os::{
+    Channel, Counts, HEADER_LEN, Header, Message, Modern, Next, Reason, RecvError, Refused,
+    SendError, Sender, Turn, TurnError,
+};
+use imsg_wire::{Messages, SendBuf};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{setsockopt, sockopt};
+use proptest::prelude::*;
+
+/// The largest payload.
+const LARGEST: usize = 1000;
+
+/// What the client may do.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Send(usize),
+    Read(usize),
+    /// Has the server wait until it is woken.
+    Nothing,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (1..6000_usize).prop_map(Step::Send),
+        2 => (1..6000_usize).prop_map(Step::Read),
+        1 => Just(Step::Nothing),
+    ]
+}
+
+/// What wakes the server.
+enum Wakes {
+    /// What it asked for last.
+    Level,
+    /// A change, once.
+    Edge(Epoll),
+}
+
+struct Server {
+    channel: Channel<Modern>,
+    turn: Turn,
+    wakes: Wakes,
+    next: Next,
+    bound: usize,
+    handled: usize,
+    in_vain: usize,
+}
+
+impl Server {
+    /// Takes a turn if it was woken. Whether it was.
+    fn go_on(&mut self) -> bool {
+        let events = match (self.next, &self.wakes) {
+            (Next::Done, _) => return false,
+            (Next::Again, _) => PollFlags::empty(),
+            (Next::Poll { readable, writable }, wakes) => {
+                assert!(readable || writable, "it is to wait for nothing");
+                match ready(&self.channel, wakes, readable, writable) {
+                    Some(events) => events,
+                    None => return false,
+                }
+            }
+        };
+        let before = self.state();
+        let readable = events.intersects(!PollFlags::POLLOUT);
+        let handled = &mut self.handled;
+        let handle = |request: Message<'_>, tx: &mut Sender| {
+            *handled += 1;
+            tx.compose(request.header, request.payload, None)
+        };
+        self.next = self.channel.turn(&self.turn, readable, handle).expect("a turn");
+        assert!(self.handled - before.0 <= self.bound, "too many messages in one turn");
+        if let (Wakes::Level, Next::Poll { .. }) = (&self.wakes, self.next) {
+            assert_eq!(self.channel.next(&self.turn), self.next);
+        }
+        if let (Wakes::Level, false) = (&self.wakes, events.is_empty()) {
+            self.in_vain += usize::from(before == self.state());
+            assert!(self.in_vain <= 1, "it did nothing: it spins");
+        }
+        true
+    }
+
+    /// Changes with all that a turn can do, but when the stream ends, which it does once.
+    fn state(&self) -> (usize, Counts, usize) {
+        let Channel { rx, tx } = &self.channel;
+        (self.handled, tx.sent(), rx.unread_bytes())
+    }
+}
+
+fn ready(
+    channel: &Channel<Modern>,
+    wakes: &Wakes,
+    readable: bool,
+    writable: bool,
+) -> Option<PollFlags> {
+    match wakes {
+        Wakes::Level => {
+            let mut wanted = PollFlags::empty();
+            wanted.set(PollFlags::POLLIN, readable);
+            wanted.set(PollFlags::POLLOUT, writable);
+            let mut fds = [PollFd::new(channel.as_fd(), wanted)];
+            poll(&mut fds, PollTimeout::ZERO).expect("poll");
+            fds[0].revents().filter(|events| !events.is_empty())
+        }
+        Wakes::Edge(epoll) => {
+            let mut events = [EpollEvent::empty()];
+            let n = epoll.wait(&mut events, EpollTimeout::ZERO).expect("epoll");
+            // What happened is not told to the turn, which is to find out.
+            (n > 0).then_some(PollFlags::POLLOUT)
+        }
+    }
+}
+
+struct Client {
+    socket: UnixStream,
+    /// What is not sent yet.
+    unsent: Vec<u8>,
+    received: Vec<u8>,
+    hangs_up: bool,
+}
+
+impl Client {
+    /// Whether something of it was done.
+    fn take(&mut self, step: Step) -> bool {
+        match step {
+            Step::Send(most) => {
+                if self.unsent.is_empty() && !self.hangs_up {
+                    return false;
+                }
+                let most = most.min(self.unsent.len());
+                let sent = match self.socket.write(&self.unsent[..most]) {
+                    Ok(n) => n,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+                    Err(error) => panic!("send: {error}"),
+                };
+                self.unsent.drain(..sent);
+                if self.unsent.is_empty() && self.hangs_up {
+                    self.hangs_up = false;
+                    self.socket.shutdown(std::net::Shutdown::Write).expect("shut down");
+                    return true;
+                }
+                sent > 0
+            }
+            Step::Read(most) => {
+                let mut bytes = vec![0; most];
+                match self.socket.read(&mut bytes) {
+                    Ok(n) => {
+                        self.received.extend_from_slice(&bytes[..n]);
+                        n > 0
+                    }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+                    Err(error) => panic!("receive: {error}"),
+                }
+            }
+            Step::Nothing => true,
+        }
+    }
+}
+
+/// A stream of messages with payloads of these lengths.
+fn stream(lengths: &[usize]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (n, len) in lengths.iter().enumerate() {
+        let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; LARGEST + HEADER_LEN]);
+        let header = Header { id: n as u32, pid: 1, ..Header::new(1) };
+        queue.compose(header, &vec![n as u8; *len][..], None).unwrap();
+        bytes.extend_from_slice(queue.chunk().unwrap().bytes);
+    }
+    bytes
+}
+
+fn sockets() -> (UnixStream, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    for socket in [&ours, &theirs] {
+        // The least that the kernel allows.
+        setsockopt(socket, sockopt::SndBuf, &0).unwrap();
+    }
+    (ours, theirs)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn every_message_is_answered_without_a_wakeup_that_was_not_asked_for(
+        lengths in prop::collection::vec(0..=LARGEST, 0..150),
+        steps in prop::collection::vec(step(), 1..40),
+        (received, queued) in (LARGEST + HEADER_LEN..9000, LARGEST + HEADER_LEN..9000),
+        room in 0..=LARGEST,
+        bound in 1..40_usize,
+        edge_triggered: bool,
+        blocking: bool,
+    ) {
+        let room = room.max(lengths.iter().copied().max().unwrap_or(0));
+        let (ours, theirs) = sockets();
+        ours.set_nonblocking(!blocking).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let storage = |len| vec![0; len].into_boxed_slice();
+        let channel =
+            Channel::with_storage(ours, Modern::new(), storage(received), storage(queued)).unwrap();
+        let mut turn = Turn::new(room).messages(bound);
+        let mut wakes = Wakes::Level;
+        if edge_triggered {
+            turn = turn.edge_triggered();
+            let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+            let all = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
+            epoll.add(&channel, EpollEvent::new(all, 0)).unwrap();
+            wakes = Wakes::Edge(epoll);
+        }
+        let mut server = Server { channel, turn, wakes, next: Next::Again, bound, handled: 0, in_vain: 0 };
+        let unsent = stream(&lengths);
+        let expected = unsent.clone();
+        let mut client = Client { socket: theirs, unsent, received: Vec::new(), hangs_up: true };
+
+        let mut steps = steps.iter().cycle();
+        while server.next != Next::Done {
+            let step = *steps.next().unwrap();
+            let woken = match step {
+                Step::Nothing => server.go_on(),
+                _ => client.take(step),
+            };
+            // With neither of the two random ones, all that there are decide.
+            let goes_on = woken
+                || server.go_on()
+                || client.take(Step::Send(usize::MAX))
+                || client.take(Step::Read(4096));
+            prop_assert!(goes_on, "a stall: {:?}", server.next);
+        }
+        drop(server);
+        while client.take(Step::Read(1 << 16)) {}
+
+        prop_assert!(client.received == expected, "{} bytes", client.received.len());
+        let answers = Messages::new(Modern::new(), &client.received, 1 << 14);
+        prop_assert_eq!(answers.count(), lengths.len());
+    }
+}
+
+/// Handles messages that are not expected.
+fn nothing(message: Message<'_>, _: &mut Sender) -> Result<(), Infallible> {
+    panic!("{message:?}");
+}
+
+#[test]
+fn a_turn_on_an_idle_blocking_socket_does_not_block_and_waits_for_input() {
+    let (mut channel, _peer) = Channel::pair(Modern::new()).unwrap();
+
+    let next = channel.turn(&Turn::new(0), true, nothing).unwrap();
+
+    assert_eq!(next, Next::Poll { readable: true, writable: false });
+}
+
+#[test]
+fn what_is_composed_outside_of_a_turn_is_waited_for() {
+    let (mut channel, _peer) = Channel::pair(Modern::new()).unwrap();
+    let turn = Turn::new(0);
+    let _ = channel.turn(&turn, false, nothing).unwrap();
+
+    channel.tx.compose(Header::new(1), b"", None).unwrap();
+
+    assert_eq!(channel.next(&turn), Next::Poll { readable: true, writable: true });
+}
+
+#[test]
+fn after_a_turn_the_channel_waits_again_if_it_did_before() {
+    let (mut channel, mut peer) = Channel::pair(Modern::new()).unwrap();
+    let _ = channel.turn(&Turn::new(0), true, nothing).unwrap();
+
+    let reader = std::thread::spawn(move || while peer.rx.recv().unwrap().is_some() {});
+    for n in 0..2000 {
+        while channel.tx.has_room(1000, false).is_err() {
+            assert_eq!(channel.tx.write().unwrap(), imsg_os::WriteOutcome::All);
+        }
+        channel.tx.compose(Header::new(n), &[0_u8; 1000], None).unwrap();
+    }
+    channel.tx.flush().unwrap();
+    drop(channel);
+    reader.join().unwrap();
+}
+
+#[test]
+fn a_room_that_no_queue_has_is_an_error_and_not_a_stall() {
+    let (mut channel, _peer) = Channel::pair(Modern::new()).unwrap();
+    let len = channel.tx.max_len();
+
+    let error = channel.turn(&Turn::new(len), false, nothing).unwrap_err();
+
+    let TurnError::Send(SendError::Refused(Reason::TooLong { len: stated, max })) = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!((stated, max), (len + HEADER_LEN, len));
+}
+
+#[test]
+fn an_error_of_the_handler_loses_no_later_message() {
+    let (mut channel, mut peer) = Channel::pair(Modern::new()).unwrap();
+    for n in 1..=2 {
+        peer.tx.compose(Header::new(n), b"", None).unwrap();
+    }
+    peer.tx.flush().unwrap();
+    let fails = |message: Message<'_>, _: &mut Sender| -> Result<(), Box<dyn Error>> {
+        Err(format!("message {}", message.header.msg_type).into())
+    };
+    let turn = Turn::new(0);
+
+    let errors = [true, false].map(|readable| channel.turn(&turn, readable, fails).unwrap_err());
+
+    assert_eq!(errors.map(|error| error.to_string()), ["message 1", "message 2"]);
+}
+
+#[test]
+fn a_broken_stream_is_an_error_after_the_messages_before_it() {
+    let (ours, mut peer) = UnixStream::pair().unwrap();
+    let mut channel = Channel::new(ours, Modern::new()).unwrap();
+    peer.write_all(&stream(&[3])).unwrap();
+    peer.write_all(&[0; 16]).unwrap();
+    let mut seen = 0;
+
+    let error = channel
+        .turn(&Turn::new(0), true, |_, _| {
+            seen += 1;
+            Ok::<_, Infallible>(())
+        })
+        .unwrap_err();
+
+    assert_eq!(seen, 1);
+    assert!(matches!(error, TurnError::Receive(RecvError::Protocol(_))), "{error:?}");
+}
+
+#[test]
+fn a_peer_that_is_gone_is_an_error_of_sending_behind_the_messages_that_it_sent() {
+    let (mut channel, mut peer) = Channel::pair(Modern::new()).unwrap();
+    peer.tx.compose(Header::new(1), b"", None).unwrap();
+    peer.tx.flush().unwrap();
+    drop(peer);
+    let mut seen = 0;
+    let answer = |request: Message<'_>, tx: &mut Sender| -> Result<(), Refused<OwnedFd>> {
+        seen += 1;
+        tx.compose(request.header, request.payload, None)
+    };
+
+    let error = channel.turn(&Turn::new(0), true, answer).unwrap_err();
+
+    assert_eq!(seen, 1);
+    let TurnError::Send(SendError::Io(error)) = error else { panic!("{error:?}") };
+    assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+}
