@@ -12,7 +12,7 @@ use crate::error::{BadLength, NotOffered, Reason, Refused};
 use crate::header::{DEFAULT_MAX_LEN, Frame, Header};
 use crate::message::{Message, peek};
 use crate::payload::Writer;
-use crate::storage::Storage;
+use crate::storage::{Storage, move_to_front};
 
 /// Queues messages and says what to send next (the writing half of `struct imsgbuf`).
 ///
@@ -482,7 +482,7 @@ impl<D: Dialect, F, const N: usize> State<D, F, N> {
         }
         let (queued, end) = (self.queued(), self.end);
         if queued > 0 {
-            bytes.copy_within(self.start..end, 0);
+            move_to_front(bytes, self.start..end);
         }
         storage.release(self.start..end);
         self.start = 0;
