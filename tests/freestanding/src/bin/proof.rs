@@ -7,11 +7,11 @@
 use core::fmt::{self, Write};
 use core::hint::black_box;
 
-use imsg_freestanding::{entry, kernel};
+use imsg_freestanding::{entry, system};
 use imsg_wire::{
     Ancillary, Any, Classic, Descriptor, Detected, Dialect, Endian, Frame, Header, Message,
     Messages, Modern, NoRoom, OwnedMessage, Pairing, Reader, Reason, RecvBuf, Refused, SendBuf,
-    Wiping, Writer, split,
+    Writer, split,
 };
 use zerocopy::byteorder::big_endian::U32;
 use zerocopy::{BigEndian, FromBytes, Immutable, IntoBytes, KnownLayout, LittleEndian, Unaligned};
@@ -21,7 +21,7 @@ entry!(main);
 fn main() -> u8 {
     let mut input = [0; 512];
     let mut log = Log;
-    while let Ok(n) = kernel::read(0, &mut input) {
+    while let Ok(n) = system::input(&mut input) {
         let Some(bytes) = input.get(..n) else { break };
         if bytes.is_empty() {
             return 0;
@@ -47,7 +47,7 @@ struct Log;
 
 impl Write for Log {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        kernel::write(1, text.as_bytes()).map(drop).map_err(|_| fmt::Error)
+        system::output(text.as_bytes()).map(drop).map_err(|_| fmt::Error)
     }
 }
 
@@ -121,6 +121,8 @@ fn stateless<D: Dialect + Copy>(dialect: D, bytes: &[u8], max_len: usize, log: &
         match message {
             Ok((frame, payload)) => {
                 black_box((frame, payload));
+                #[cfg(feature = "all")]
+                features::headers(frame, log);
             }
             Err(error) => log.error(error),
         }
@@ -144,15 +146,28 @@ impl Drop for Token {
 }
 
 /// Memory whose length the compiler does not know.
-type Memory<'a> = Wiping<&'a mut [u8]>;
+#[cfg(feature = "all")]
+type Memory<'a> = imsg_wire::Wiping<&'a mut [u8]>;
+#[cfg(not(feature = "all"))]
+type Memory<'a> = &'a mut [u8];
+
+#[cfg(feature = "all")]
+fn memory(bytes: &mut [u8]) -> Memory<'_> {
+    imsg_wire::Wiping::new(bytes)
+}
+
+#[cfg(not(feature = "all"))]
+fn memory(bytes: &mut [u8]) -> Memory<'_> {
+    bytes
+}
 
 /// Echoes what it receives, with buffers so small that all of their limits are met.
 fn buffers<D: Dialect + Copy>(dialect: D, rule: Pairing, bytes: &[u8], log: &mut Log) {
     let (mut a, mut b) = ([0; 128], [0; 160]);
     let a = a.get_mut(..black_box(bytes.len())).unwrap_or_default();
     let b = b.get_mut(..black_box(bytes.len())).unwrap_or_default();
-    let mut rx: RecvBuf<D, Memory<'_>, Token, 2> = RecvBuf::new(dialect, Wiping::new(a));
-    let mut tx: SendBuf<D, Memory<'_>, Token, 2> = SendBuf::new(dialect, Wiping::new(b));
+    let mut rx: RecvBuf<D, Memory<'_>, Token, 2> = RecvBuf::new(dialect, memory(a));
+    let mut tx: SendBuf<D, Memory<'_>, Token, 2> = SendBuf::new(dialect, memory(b));
     rx.set_pairing(rule);
     if let Err(error) = rx.set_max_len(bytes.len()) {
         log.error(error);
@@ -277,7 +292,7 @@ fn reply<D: Dialect>(
 fn send<D: Dialect>(tx: &mut SendBuf<D, Memory<'_>, Token, 2>, n: usize, log: &mut Log) {
     let n = n.wrapping_mul(5);
     if let Some(chunk) = tx.chunk() {
-        let _ = kernel::write(1, chunk.bytes);
+        let _ = system::output(chunk.bytes);
         let _ = write!(log, "{chunk:?}");
     }
     match tx.consume(n) {
@@ -376,4 +391,53 @@ fn fields<P>(writer: &mut Writer<'_, P>, reader: Reader<'_>) -> Result<(), imsg_
     }
     black_box((writer.written(), writer.remaining()));
     Ok(())
+}
+
+/// What `serde` and `defmt` do for headers.
+#[cfg(feature = "all")]
+mod features {
+    use core::hint::black_box;
+
+    use imsg_freestanding::fields::Fields;
+    use imsg_freestanding::system;
+    use imsg_wire::{Frame, Header};
+    use serde::de::value::{Error, SeqDeserializer};
+    use serde::{Deserialize, Serialize};
+
+    use super::Log;
+
+    pub fn headers(frame: Frame, log: &mut Log) {
+        defmt::println!("{} {}", frame.header, frame);
+        if let Err(error) = frame.serialize(Fields(log)) {
+            log.error(error);
+        }
+        let Header { msg_type, id, pid } = frame.header;
+        read(Header::deserialize(SeqDeserializer::new([msg_type, id, pid].into_iter())), log);
+        read(Frame::deserialize(SeqDeserializer::new([id].into_iter())), log);
+    }
+
+    fn read<T>(value: Result<T, Error>, log: &mut Log) {
+        match value {
+            Ok(value) => drop(black_box(value)),
+            Err(error) => log.error(error),
+        }
+    }
+
+    #[defmt::global_logger]
+    struct Logger;
+
+    // SAFETY: there are no threads and no interrupts that could write in between.
+    unsafe impl defmt::Logger for Logger {
+        fn acquire() {}
+
+        unsafe fn flush() {}
+
+        unsafe fn release() {}
+
+        unsafe fn write(bytes: &[u8]) {
+            let _ = system::output(bytes);
+        }
+    }
+
+    defmt::timestamp!("");
 }
