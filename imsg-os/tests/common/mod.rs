@@ -29,6 +29,9 @@ const TOO_LONG: Duration = Duration::from_secs(120);
 
 const ALONE: &str = "IMSG_TEST_ALONE";
 
+/// What starts a program of another machine than this one: a command that takes it as an argument.
+const RUNNER: &str = "IMSG_TEST_RUNNER";
+
 /// Runs `body` in a process of its own: for tests that count or change what a process has only
 /// once, such as descriptors, limits and signal handlers.
 #[track_caller]
@@ -62,7 +65,16 @@ pub(crate) fn leaving_no_descriptor(body: impl FnOnce()) {
 pub(crate) fn this_test() -> Command {
     let thread = thread::current();
     let name = thread.name().expect("libtest names the thread after the test");
-    let mut command = Command::new(env::current_exe().expect("the path of this program"));
+    let program = env::current_exe().expect("the path of this program");
+    let mut command = match env::var(RUNNER) {
+        Ok(runner) => {
+            let mut words = runner.split_whitespace();
+            let mut command = Command::new(words.next().expect("the name of a program"));
+            command.args(words).arg(program);
+            command
+        }
+        Err(_) => Command::new(program),
+    };
     command.args(["--exact", name, "--nocapture"]);
     command
 }
