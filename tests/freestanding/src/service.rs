@@ -17,7 +17,8 @@ use imsg_wire::{
 use zerocopy::byteorder::native_endian::U32;
 use zerocopy::{Immutable, IntoBytes};
 
-const ERROR: u32 = 0;
+/// The type of what is said to a request that cannot be answered.
+pub const ERROR: u32 = 0;
 const ECHO: u32 = 1;
 const ECHOED: u32 = 2;
 const SUMMARY: u32 = 3;
@@ -133,7 +134,8 @@ fn summarise(message: &Message<'_>) -> Result<Summary, ReadError> {
     }))
 }
 
-fn flush<S: Storage>(link: &mut impl Link, tx: &mut Queue<S>) -> Result<(), Failure> {
+/// Sends what is queued.
+pub fn flush<S: Storage>(link: &mut impl Link, tx: &mut Queue<S>) -> Result<(), Failure> {
     while let Some(chunk) = tx.chunk() {
         let n = link.write(chunk.bytes)?;
         tx.consume(n).map_err(|_| Failure::Link)?;

@@ -1,5 +1,6 @@
-//! A board without an operating system that answers requests (see `service.rs`) over a serial line,
-//! until the other side breaks the protocol. Messages have 128 bytes at most, and all memory is fixed.
+//! A board without an operating system that answers requests (see `service.rs`) over a serial line.
+//! When the other side breaks the protocol, it sends a message of type 0 with id 0, and no more until it
+//! is reset. Messages have 128 bytes at most, and all memory is fixed.
 
 #![no_std]
 #![no_main]
@@ -9,8 +10,8 @@ use core::mem::MaybeUninit;
 use heapless::Deque;
 use imsg_freestanding::board::uart;
 use imsg_freestanding::entry;
-use imsg_freestanding::service::{Broken, Link, Queue, Received, serve};
-use imsg_wire::Modern;
+use imsg_freestanding::service::{Broken, ERROR, Link, Queue, Received, flush, serve};
+use imsg_wire::{Header, Modern};
 
 const LARGEST: usize = 128;
 
@@ -32,8 +33,13 @@ fn main() -> u8 {
         rx: Received::new(Modern::new(), [0; LARGEST]),
         tx: Queue::new(Modern::new(), [0; LARGEST]),
     });
-    // A stream that is broken stays broken, until the board is reset.
+    // A line does not end, so it was broken.
     let _ = serve(line, rx, tx);
+    let _ = tx.compose(Header::new(ERROR), b"", None);
+    let _ = flush(line, tx);
+    while !line.to_send.is_empty() {
+        line.turn();
+    }
     1
 }
 
