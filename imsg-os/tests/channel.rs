@@ -32,9 +32,9 @@ use nix::unistd::{getgid, getuid};
 
 const MESSAGE_1: Got = Got::Message(1, Descriptor::None);
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86", target_arch = "x86_64", target_arch = "s390x"))]
 const POLL: libc::c_long = libc::SYS_poll;
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "s390x")))]
 const POLL: libc::c_long = libc::SYS_ppoll;
 
 in_both_dialects! {

@@ -260,6 +260,12 @@ pub(crate) fn numbers(descriptor: Descriptor<OwnedFd>) -> Descriptor<u64> {
     }
 }
 
+/// What the C library may call for every function of sockets.
+#[cfg(any(target_arch = "x86", target_arch = "s390x"))]
+const SOCKET_CALL: Option<libc::c_long> = Some(libc::SYS_socketcall);
+#[cfg(not(any(target_arch = "x86", target_arch = "s390x")))]
+const SOCKET_CALL: Option<libc::c_long> = None;
+
 /// A thread that waits in a system call at some time.
 pub(crate) struct Companion<T> {
     tid: Pid,
@@ -281,13 +287,13 @@ impl<T: Send + 'static> Companion<T> {
     #[track_caller]
     pub(crate) fn until_asleep(&self, call: libc::c_long) -> Vec<u64> {
         let path = format!("/proc/self/task/{}/syscall", self.tid);
-        let call = call.to_string();
+        let calls = [call, SOCKET_CALL.unwrap_or(call)].map(|call| call.to_string());
         let begun = Instant::now();
         let mut state = String::new();
         while begun.elapsed() < TOO_LONG {
             state = fs::read_to_string(&path).expect("the thread is there");
             let mut words = state.split_whitespace();
-            if words.next() == Some(&call) {
+            if words.next().is_some_and(|word| calls.iter().any(|call| call == word)) {
                 let number = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16);
                 return words.map(|word| number(word).expect("a number")).collect();
             }
