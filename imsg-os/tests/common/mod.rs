@@ -61,6 +61,11 @@ pub(crate) fn leaving_no_descriptor(body: impl FnOnce()) {
     });
 }
 
+/// Whether this program runs in an emulator, where all takes longer.
+pub(crate) fn is_emulated() -> bool {
+    env::var_os(RUNNER).is_some()
+}
+
 /// The command that runs the test that this is called in, and nothing else.
 pub(crate) fn this_test() -> Command {
     let thread = thread::current();
