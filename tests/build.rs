@@ -1,6 +1,9 @@
-//! Looks for the C library that a benchmark compares this one with.
+//! Tells the tests what target they are for, and looks for the C library that a benchmark compares this
+//! one with.
 
 fn main() {
+    let target = std::env::var("TARGET").expect("cargo says what it builds for");
+    println!("cargo::rustc-env=TARGET={target}");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rustc-check-cfg=cfg(libimsg)");
     #[cfg(feature = "libimsg")]

@@ -10,7 +10,7 @@ use crate::dialect::{Dialect, header_len};
 use crate::error::{BadLength, Error, NoRoom, NotOffered};
 use crate::header::{DEFAULT_MAX_LEN, Frame};
 use crate::message::{Message, Split, peek, split, truncated};
-use crate::storage::Storage;
+use crate::storage::{Storage, move_to_front};
 
 /// Collects what was read from a stream and hands out whole messages (the reading half of
 /// `struct imsgbuf`).
@@ -342,7 +342,7 @@ impl<D: Dialect, F, const N: usize> RecvState<D, F, N> {
             return;
         }
         if start < end {
-            bytes.copy_within(start..end, 0);
+            move_to_front(bytes, start..end);
         }
         self.released = 0;
         self.start = 0;

@@ -16,7 +16,7 @@ use crate::dialect::{Dialect, header_len};
 use crate::error::{BadLength, NotOffered, Reason, Refused};
 use crate::header::{DEFAULT_MAX_LEN, Frame, Header};
 use crate::message::{Message, peek, split};
-use crate::storage::Storage;
+use crate::storage::{Storage, move_to_front};
 
 pub use in_place::{InPlace, Pending};
 pub use lent::Lent;
@@ -517,7 +517,7 @@ impl<D: Dialect, F, const N: usize> SendState<D, F, N> {
         }
         let (queued, end) = (self.queued(), self.end);
         if queued > 0 {
-            bytes.copy_within(self.start..end, 0);
+            move_to_front(bytes, self.start..end);
         }
         storage.release(self.start..end);
         self.released = 0;

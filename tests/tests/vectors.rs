@@ -110,6 +110,24 @@ fn the_send_buffer_writes_what_c_wrote_in_a_dialect_chosen_at_run_time() {
 }
 
 #[test]
+fn this_machine_reads_and_writes_what_c_wrote_on_one_of_its_byte_order() {
+    let native: Vec<_> = all().into_iter().filter(|v| order(v) == Endian::NATIVE).collect();
+    assert_eq!(native.len(), 2);
+    for vector in &native {
+        let (read, bytes) = match vector.dialect {
+            Any::Classic(_) => {
+                (with_receive_buffer(Classic::new(), vector), written(Classic::new(), vector))
+            }
+            Any::Modern(_) => {
+                (with_receive_buffer(Modern::new(), vector), written(Modern::new(), vector))
+            }
+        };
+        assert_same(vector, read);
+        assert!(bytes == vector.bytes, "{}", vector.name);
+    }
+}
+
+#[test]
 fn each_header_tells_its_dialect_unless_both_write_the_same_bytes() {
     for vector in all() {
         let detected: Vec<_> = headers(&vector).map(|header| detect(&vector, &header)).collect();

@@ -28,12 +28,15 @@ use nix::unistd::{Pid, alarm, gettid};
 const TOO_LONG: Duration = Duration::from_secs(120);
 
 /// What waits without a limit of time.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86", target_arch = "x86_64", target_arch = "s390x"))]
 pub(crate) const POLL: libc::c_long = libc::SYS_poll;
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "s390x")))]
 pub(crate) const POLL: libc::c_long = libc::SYS_ppoll;
 
 const ALONE: &str = "IMSG_TEST_ALONE";
+
+/// What starts a program of another machine than this one: a command that takes it as an argument.
+const RUNNER: &str = "IMSG_TEST_RUNNER";
 
 /// Runs `body` in a process of its own: for tests that count or change what a process has only
 /// once, such as descriptors, limits and signal handlers.
@@ -64,11 +67,25 @@ pub(crate) fn leaving_no_descriptor(body: impl FnOnce()) {
     });
 }
 
+/// Whether this program runs in an emulator, where all takes longer.
+pub(crate) fn is_emulated() -> bool {
+    env::var_os(RUNNER).is_some()
+}
+
 /// The command that runs the test that this is called in, and nothing else.
 pub(crate) fn this_test() -> Command {
     let thread = thread::current();
     let name = thread.name().expect("libtest names the thread after the test");
-    let mut command = Command::new(env::current_exe().expect("the path of this program"));
+    let program = env::current_exe().expect("the path of this program");
+    let mut command = match env::var(RUNNER) {
+        Ok(runner) => {
+            let mut words = runner.split_whitespace();
+            let mut command = Command::new(words.next().expect("the name of a program"));
+            command.args(words).arg(program);
+            command
+        }
+        Err(_) => Command::new(program),
+    };
     command.args(["--exact", name, "--nocapture"]);
     command
 }
@@ -259,6 +276,12 @@ pub(crate) fn numbers(descriptor: Descriptor<OwnedFd>) -> Descriptor<u64> {
     }
 }
 
+/// What the C library may call for every function of sockets.
+#[cfg(any(target_arch = "x86", target_arch = "s390x"))]
+const SOCKET_CALL: Option<libc::c_long> = Some(libc::SYS_socketcall);
+#[cfg(not(any(target_arch = "x86", target_arch = "s390x")))]
+const SOCKET_CALL: Option<libc::c_long> = None;
+
 /// A thread that waits in a system call at some time.
 pub(crate) struct Companion<T> {
     tid: Pid,
@@ -280,13 +303,13 @@ impl<T: Send + 'static> Companion<T> {
     #[track_caller]
     pub(crate) fn until_asleep(&self, call: libc::c_long) -> Vec<u64> {
         let path = format!("/proc/self/task/{}/syscall", self.tid);
-        let call = call.to_string();
+        let calls = [call, SOCKET_CALL.unwrap_or(call)].map(|call| call.to_string());
         let begun = Instant::now();
         let mut state = String::new();
         while begun.elapsed() < TOO_LONG {
             state = fs::read_to_string(&path).expect("the thread is there");
             let mut words = state.split_whitespace();
-            if words.next() == Some(&call) {
+            if words.next().is_some_and(|word| calls.iter().any(|call| call == word)) {
                 let number = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16);
                 return words.map(|word| number(word).expect("a number")).collect();
             }

@@ -1,4 +1,4 @@
-//! Where the kernel starts the program, and where a panic would end it.
+//! Where the program is started, and where a panic would end it.
 
 use core::panic::PanicInfo;
 
@@ -25,8 +25,39 @@ macro_rules! entry {
             start = sym start,
         );
 
+        // What a Cortex-M reads first: the stack, and where to start; then where its faults go.
+        #[cfg(target_arch = "arm")]
+        core::arch::global_asm!(
+            ".section .first, \"a\"",
+            ".word stack_top",
+            ".word start",
+            ".rept 14",
+            ".word fault",
+            ".endr",
+            ".text",
+            ".thumb_func",
+            "fault: b fault",
+        );
+
+        #[cfg(target_arch = "riscv32")]
+        core::arch::global_asm!(
+            ".section .first, \"ax\"",
+            "la sp, stack_top",
+            "j start",
+            ".text",
+        );
+
+        #[cfg(target_os = "none")]
+        #[unsafe(no_mangle)]
         extern "C" fn start() -> ! {
-            $crate::kernel::exit($main())
+            // SAFETY: nothing was before this.
+            unsafe { $crate::board::set_up() };
+            $crate::system::exit($main())
+        }
+
+        #[cfg(target_os = "linux")]
+        extern "C" fn start() -> ! {
+            $crate::system::exit($main())
         }
     };
 }

@@ -36,6 +36,16 @@ pub fn write(descriptor: usize, bytes: &[u8]) -> Result<usize, Errno> {
     unsafe { call(number::WRITE, [descriptor, bytes.as_ptr() as usize, bytes.len(), 0]) }
 }
 
+/// Reads from standard input.
+pub fn input(buf: &mut [u8]) -> Result<usize, Errno> {
+    read(0, buf)
+}
+
+/// Writes to standard output.
+pub fn output(bytes: &[u8]) -> Result<usize, Errno> {
+    write(1, bytes)
+}
+
 /// Leaves the process nothing but `read`, `write`, `exit` and `sigreturn`: seccomp's strict mode.
 /// Any other call kills it.
 pub fn enter_strict_mode() -> Result<(), Errno> {

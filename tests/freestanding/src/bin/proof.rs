@@ -8,7 +8,7 @@ use core::ffi::CStr;
 use core::fmt::{self, Write};
 use core::hint::black_box;
 
-use imsg_freestanding::{entry, kernel};
+use imsg_freestanding::{entry, system};
 use imsg_wire::typed::{
     Carries, Counted, Encoding, Network, Network16, Network32, Network64, Padded, Protocol,
     Terminated,
@@ -16,7 +16,7 @@ use imsg_wire::typed::{
 use imsg_wire::{
     Ancillary, Any, Classic, Descriptor, Detected, Dialect, Endian, Frame, Header, Message,
     Messages, Modern, NoRoom, OwnedMessage, Pairing, ReadError, Reader, Reason, RecvBuf, Refused,
-    Requests, SendBuf, Wiping, WriteError, Writer, split,
+    Requests, SendBuf, WriteError, Writer, split,
 };
 use zerocopy::byteorder::big_endian::U32;
 use zerocopy::{
@@ -28,7 +28,7 @@ entry!(main);
 fn main() -> u8 {
     let mut input = [0; 512];
     let mut log = Log;
-    while let Ok(n) = kernel::read(0, &mut input) {
+    while let Ok(n) = system::input(&mut input) {
         let Some(bytes) = input.get(..n) else { break };
         if bytes.is_empty() {
             return 0;
@@ -56,7 +56,7 @@ struct Log;
 
 impl Write for Log {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        kernel::write(1, text.as_bytes()).map(drop).map_err(|_| fmt::Error)
+        system::output(text.as_bytes()).map(drop).map_err(|_| fmt::Error)
     }
 }
 
@@ -130,6 +130,8 @@ fn stateless<D: Dialect + Copy>(dialect: D, bytes: &[u8], max_len: usize, log: &
         match message {
             Ok((frame, payload)) => {
                 black_box((frame, payload));
+                #[cfg(feature = "all")]
+                features::headers(frame, log);
             }
             Err(error) => log.error(error),
         }
@@ -153,15 +155,28 @@ impl Drop for Token {
 }
 
 /// Memory whose length the compiler does not know.
-type Memory<'a> = Wiping<&'a mut [u8]>;
+#[cfg(feature = "all")]
+type Memory<'a> = imsg_wire::Wiping<&'a mut [u8]>;
+#[cfg(not(feature = "all"))]
+type Memory<'a> = &'a mut [u8];
+
+#[cfg(feature = "all")]
+fn memory(bytes: &mut [u8]) -> Memory<'_> {
+    imsg_wire::Wiping::new(bytes)
+}
+
+#[cfg(not(feature = "all"))]
+fn memory(bytes: &mut [u8]) -> Memory<'_> {
+    bytes
+}
 
 /// Echoes what it receives, with buffers so small that all of their limits are met.
 fn buffers<D: Dialect + Copy>(dialect: D, rule: Pairing, bytes: &[u8], log: &mut Log) {
     let (mut a, mut b) = ([0; 128], [0; 160]);
     let a = a.get_mut(..black_box(bytes.len())).unwrap_or_default();
     let b = b.get_mut(..black_box(bytes.len())).unwrap_or_default();
-    let mut rx: RecvBuf<D, Memory<'_>, Token, 2> = RecvBuf::new(dialect, Wiping::new(a));
-    let mut tx: SendBuf<D, Memory<'_>, Token, 2> = SendBuf::new(dialect, Wiping::new(b));
+    let mut rx: RecvBuf<D, Memory<'_>, Token, 2> = RecvBuf::new(dialect, memory(a));
+    let mut tx: SendBuf<D, Memory<'_>, Token, 2> = SendBuf::new(dialect, memory(b));
     rx.set_pairing(rule);
     if let Err(error) = rx.set_max_len(bytes.len()) {
         log.error(error);
@@ -297,7 +312,7 @@ fn reply<D: Dialect>(
 fn send<D: Dialect>(tx: &mut SendBuf<D, Memory<'_>, Token, 2>, n: usize, log: &mut Log) {
     let n = n.wrapping_mul(5);
     if let Some(chunk) = tx.chunk() {
-        let _ = kernel::write(1, chunk.bytes);
+        let _ = system::output(chunk.bytes);
         let _ = write!(log, "{chunk:?}");
     }
     match tx.consume(n) {
@@ -508,4 +523,53 @@ fn typed(bytes: &[u8], log: &mut Log) {
         }
     }
     let _ = write!(log, "{queue:?}");
+}
+
+/// What `serde` and `defmt` do for headers.
+#[cfg(feature = "all")]
+mod features {
+    use core::hint::black_box;
+
+    use imsg_freestanding::fields::Fields;
+    use imsg_freestanding::system;
+    use imsg_wire::{Frame, Header};
+    use serde::de::value::{Error, SeqDeserializer};
+    use serde::{Deserialize, Serialize};
+
+    use super::Log;
+
+    pub fn headers(frame: Frame, log: &mut Log) {
+        defmt::println!("{} {}", frame.header, frame);
+        if let Err(error) = frame.serialize(Fields(log)) {
+            log.error(error);
+        }
+        let Header { msg_type, id, pid } = frame.header;
+        read(Header::deserialize(SeqDeserializer::new([msg_type, id, pid].into_iter())), log);
+        read(Frame::deserialize(SeqDeserializer::new([id].into_iter())), log);
+    }
+
+    fn read<T>(value: Result<T, Error>, log: &mut Log) {
+        match value {
+            Ok(value) => drop(black_box(value)),
+            Err(error) => log.error(error),
+        }
+    }
+
+    #[defmt::global_logger]
+    struct Logger;
+
+    // SAFETY: there are no threads and no interrupts that could write in between.
+    unsafe impl defmt::Logger for Logger {
+        fn acquire() {}
+
+        unsafe fn flush() {}
+
+        unsafe fn release() {}
+
+        unsafe fn write(bytes: &[u8]) {
+            let _ = system::output(bytes);
+        }
+    }
+
+    defmt::timestamp!("");
 }
