@@ -253,6 +253,7 @@ fn several_descriptors_with_a_free_slot_for_one_are_refused<D: ByHand>(d: D, rul
             drop(slot);
             read(&mut channel.rx);
         });
+        drop(peer);
 
         assert_eq!(receive_to_the_end(&mut channel.rx), [Got::violation(Fault::Several, 0)]);
     });

@@ -133,5 +133,5 @@ fn a_queue_that_starts_over_releases_all_of_its_storage() {
     queue.compose(Header::new(1), b"secret", None).unwrap();
     assert_eq!(*released.borrow(), []);
     queue.reset();
-    assert_eq!(*released.borrow(), [0..64]);
+    assert_eq!(*released.borrow(), vec![0..64]);
 }

@@ -65,9 +65,11 @@ impl Look {
         match self.whole_buffers(socket, buf, LARGEST_BUFFER) {
             Ok((n, Ancillary::Nothing)) => n,
             // The last of these buffers has it. Without its last byte, those before it are left.
-            Ok((n, _)) => {
-                self.whole_buffers(socket, buf, n.saturating_sub(1)).map_or(0, |(n, _)| n)
-            }
+            Ok((n, _)) => match self.whole_buffers(socket, buf, n.saturating_sub(1)) {
+                Ok((n, Ancillary::Nothing)) => n,
+                _ => 0,
+            },
+            // As always on gVisor, whose looks show no more than one buffer anyway.
             Err(_) => 0,
         }
     }

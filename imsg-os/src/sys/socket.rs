@@ -88,10 +88,15 @@ pub(crate) fn is_nonblocking(socket: BorrowedFd<'_>) -> io::Result<bool> {
 ))]
 pub(crate) fn refuse_descriptors(socket: BorrowedFd<'_>) -> io::Result<()> {
     const SO_PASSRIGHTS: c_int = 83;
-    set_option(socket, SO_PASSRIGHTS, 0).map_err(|error| match error.raw_os_error() {
-        Some(libc::ENOPROTOOPT) => io::ErrorKind::Unsupported.into(),
-        _ => error,
-    })
+    set_option(socket, SO_PASSRIGHTS, 0)
+        // gVisor takes any option, and has only those that it tells.
+        // SAFETY: `SO_PASSRIGHTS` is an integer.
+        .and_then(|()| unsafe { option::<c_int>(socket, SO_PASSRIGHTS) })
+        .map(drop)
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOPROTOOPT) => io::ErrorKind::Unsupported.into(),
+            _ => error,
+        })
 }
 
 #[cfg(not(all(
