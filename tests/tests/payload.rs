@@ -1408,7 +1408,7 @@ fn text_is_formatted_into_a_message_in_place() {
     use std::fmt::Write;
     let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; 32]);
     let mut message = queue.create(Header::new(1), None).unwrap();
-    write!(message, "{}-{:02x}", "a", 10).unwrap();
+    write!(message, "a-{:02x}", 10).unwrap();
     assert!(write!(message, "{}", "x".repeat(20)).is_err());
     message.close();
     assert_eq!(queue.chunk().unwrap().bytes[16..], *b"a-0a");
