@@ -217,7 +217,7 @@ impl Client {
             return Err("it did not complete a message in time".into());
         }
         if over(to_read) {
-            return Err("it did not read an answer in time".into());
+            return Err("it did not read its answers in time".into());
         }
         Ok(to_send.into_iter().chain(to_read).min())
     }

@@ -192,7 +192,7 @@ impl Client {
             return Err("it did not complete a message in time".into());
         }
         if over(to_read) {
-            return Err("it did not read an answer in time".into());
+            return Err("it did not read its answers in time".into());
         }
         let again = (rx.is_ready() && has_room(tx)).then_some(now);
         self.next_turn = [again, to_send, to_read].into_iter().flatten().min();

@@ -9,7 +9,9 @@
 //! One task reads requests and one writes answers, with a short queue in between. When a client does
 //! not read its answers, the queue fills, the reader stops reading, and the client's own requests
 //! back up: nothing grows. A client that sends no whole request for `PATIENCE`, or takes as long to
-//! read the answers that are due, is disconnected.
+//! read the answers that are due, is disconnected; so is one that passed its own end of the
+//! connection over the connection and died, and has no end of the stream. `recv` and `reserve` let
+//! other tasks have their turn by themselves.
 
 use std::error::Error;
 use std::ffi::OsString;

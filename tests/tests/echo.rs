@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -24,7 +24,7 @@ use imsg_tests::process::{self, Running, until, until_ready};
 use imsg_tests::rng::Rng;
 use nix::poll::PollFlags;
 use nix::sys::resource::Resource;
-use nix::sys::socket::{Shutdown, shutdown};
+use nix::sys::socket::{ControlMessage, MsgFlags, Shutdown, sendmsg, shutdown};
 use tempfile::TempDir;
 
 /// The longest payload.
@@ -227,6 +227,54 @@ fn two_hundred_clients_that_vanish_leave_nothing_behind() {
 }
 
 #[test]
+fn clients_that_pass_their_own_ends_and_die_in_a_message_are_hung_up_on_and_idle_ones_are_not() {
+    for setting in Setting::all() {
+        let server = setting.with_patience("0.2").start();
+        let baseline = server.descriptors();
+        let mut idle = server.connect();
+        idle.exchange_a_little();
+        let frame = Frame { header: Header::new(1), len: HEADER_LEN + 100, marked: true };
+        let begun = [&setting.dialect().encode(&frame)[..], &[0; 50]].concat();
+        for n in 0..64 {
+            // Some have sent a part of the header, and some of the payload.
+            server.connect().pass_own_end_and_die(&begun[..n + 1]);
+        }
+        server.until_complaints(64);
+        server.until_descriptors(baseline + 1);
+        // It has said nothing for longer than any of them.
+        idle.exchange_a_little();
+        server.connect().exchange_a_little();
+        let complaints = server.finish();
+        assert_eq!(complaints.len(), 64, "{setting:?}: {complaints:?}");
+        let due = "it did not complete a message in time";
+        assert!(complaints.iter().all(|line| line.ends_with(due)), "{setting:?}: {complaints:?}");
+    }
+}
+
+#[test]
+fn clients_that_pass_their_own_ends_and_die_with_answers_unread_are_hung_up_on() {
+    for setting in Setting::all() {
+        let server = setting.with_patience("1").start();
+        let baseline = server.descriptors();
+        let mut other = server.connect();
+        let mut clients: Vec<_> = (0..8).map(|_| server.connect()).collect();
+        let mut rounds_in_vain = 0;
+        while rounds_in_vain < 3 {
+            let sent: usize = clients.iter_mut().map(Client::send_own_end_until_it_blocks).sum();
+            rounds_in_vain = if sent == 0 { rounds_in_vain + 1 } else { 0 };
+            other.exchange_a_little();
+        }
+        drop(clients);
+        server.until_complaints(8);
+        server.until_descriptors(baseline + 1);
+        other.exchange_a_little();
+        let complaints = server.finish();
+        assert_eq!(complaints.len(), 8, "{setting:?}: {complaints:?}");
+        assert!(complaints.iter().all(|line| line.ends_with(" in time")), "{complaints:?}");
+    }
+}
+
+#[test]
 fn a_client_that_ends_its_sending_half_gets_all_answers_before_the_end() {
     for setting in Setting::all() {
         let server = setting.start();
@@ -251,26 +299,29 @@ fn a_client_that_ends_its_sending_half_gets_all_answers_before_the_end() {
 #[test]
 fn a_client_that_never_pauses_leaves_the_others_their_turns() {
     for setting in Setting::all() {
-        let server = setting.start();
-        let stop = AtomicBool::new(false);
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut busy = server.connect();
-                while !stop.load(Ordering::Relaxed) {
-                    while has_room(&busy.channel.tx) {
-                        busy.send(&POOL[..1000], false);
+        // As much as fits in a buffer, and as many.
+        for len in [1000, 0] {
+            let server = setting.start();
+            let stop = AtomicBool::new(false);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut busy = server.connect();
+                    while !stop.load(Ordering::Relaxed) {
+                        while has_room(&busy.channel.tx) {
+                            busy.send(&POOL[..len], false);
+                        }
+                        busy.transfer();
                     }
-                    busy.transfer();
+                    busy.receive_all();
+                });
+                let mut others: Vec<_> = (0..5).map(|_| server.connect()).collect();
+                for _ in 0..40 {
+                    others.iter_mut().for_each(Client::exchange);
                 }
-                busy.receive_all();
+                stop.store(true, Ordering::Relaxed);
             });
-            let mut others: Vec<_> = (0..5).map(|_| server.connect()).collect();
-            for _ in 0..40 {
-                others.iter_mut().for_each(Client::exchange);
-            }
-            stop.store(true, Ordering::Relaxed);
-        });
-        assert!(server.finish().is_empty(), "{setting:?}");
+            assert!(server.finish().is_empty(), "{setting:?}");
+        }
     }
 }
 
@@ -347,23 +398,30 @@ fn the_program_ends_with_its_standard_input_and_takes_the_socket_away() {
     }
 }
 
-/// Which of the programs, and in which dialect.
+/// Which of the programs, in which dialect, and how many seconds it waits for a client. Few are for
+/// tests of that.
 #[derive(Clone, Copy, Debug)]
 struct Setting {
     program: &'static str,
     dialect: &'static str,
+    patience: &'static str,
 }
 
 impl Setting {
     fn all() -> impl Iterator<Item = Self> {
-        ["echo_poll", "echo_mio", "echo_tokio"]
-            .into_iter()
-            .flat_map(|program| ["classic", "modern"].map(|dialect| Self { program, dialect }))
+        ["echo_poll", "echo_mio", "echo_tokio"].into_iter().flat_map(|program| {
+            ["classic", "modern"].map(|dialect| Self { program, dialect, patience: "600" })
+        })
+    }
+
+    fn with_patience(self, patience: &'static str) -> Self {
+        Self { patience, ..self }
     }
 
     fn command(&self, listen: &Path) -> Command {
         let mut command = Command::new(built(self.program));
         command.arg("--listen").arg(listen).args(["--dialect", self.dialect]);
+        command.args(["--patience", self.patience]);
         command
     }
 
@@ -541,6 +599,38 @@ impl Client {
             self.send(&POOL[self.sent % 1000..][..len], descriptor);
         }
         self.receive_all();
+    }
+
+    /// The same with one message that the system takes and gives as a whole.
+    fn exchange_a_little(&mut self) {
+        self.send(b"with a pipe", true);
+        self.receive_all();
+    }
+
+    /// Sends this, with its own end of the connection beside it.
+    fn pass_own_end_and_die(self, bytes: &[u8]) {
+        let own_end = [self.channel.as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&own_end)];
+        let flags = MsgFlags::MSG_NOSIGNAL;
+        let sent = sendmsg::<()>(own_end[0], &[IoSlice::new(bytes)], &rights, flags, None);
+        assert_eq!(sent, Ok(bytes.len()));
+    }
+
+    /// Sends its own end of the connection on and on, and does not receive. Returns how many times;
+    /// it may have been hung up on.
+    fn send_own_end_until_it_blocks(&mut self) -> usize {
+        let Channel { tx, .. } = &mut self.channel;
+        let mut sent = 0;
+        loop {
+            while has_room(tx) {
+                let own_end = tx.as_fd().try_clone_to_owned().unwrap();
+                tx.compose(Header::new(1), &POOL[..MOST], Some(own_end)).unwrap();
+                sent += 1;
+            }
+            if !matches!(tx.write(), Ok(WriteOutcome::All)) {
+                return sent;
+            }
+        }
     }
 
     fn receive_all(&mut self) {

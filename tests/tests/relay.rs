@@ -547,6 +547,67 @@ fn more_clients_than_are_allowed_are_hung_up_on_with_a_line() {
 }
 
 #[test]
+fn sides_that_pass_their_own_ends_and_die_in_a_message_leave_their_places_to_others() {
+    const MOST_CLIENTS: usize = 65;
+    for server_dies in [false, true] {
+        let both = ["--listen-dialect", "modern", "--connect-dialect", "modern"];
+        let most = MOST_CLIENTS.to_string();
+        let limits = ["--max-clients", &most, "--patience", "0.2"];
+        let relay = Relay::start(&[both, limits].concat());
+        let baseline = relay.program.descriptors();
+        let mut idle = relay.connect(MODERN, MODERN);
+        exchange(&mut idle.0, &mut idle.1, 6);
+        let frame = Frame { header: Header::new(1), len: HEADER_LEN + 100, marked: true };
+        let begun = [&MODERN.encode(&frame)[..], &[0; 50]].concat();
+        let mut stays = Vec::new();
+        for n in 1..MOST_CLIENTS {
+            let (client, server) = relay.connect(MODERN, MODERN);
+            let (dies, honest) = if server_dies { (server, client) } else { (client, server) };
+            let dies = dies.into_socket();
+            let own_end = OwnedFd::from(dies.try_clone().unwrap());
+            send(&dies, &begun[..n], &[own_end]).unwrap();
+            drop(dies);
+            stays.push(honest);
+        }
+        stays.iter_mut().for_each(Peer::expect_end);
+        relay.program.until_complaints(MOST_CLIENTS - 1);
+        relay.program.until_descriptors(baseline + 2);
+        // It has said nothing for longer than any of them.
+        exchange(&mut idle.0, &mut idle.1, 6);
+        let mut others: Vec<_> = (1..MOST_CLIENTS).map(|_| relay.connect(MODERN, MODERN)).collect();
+        others.iter_mut().for_each(|(client, server)| exchange(client, server, 6));
+        drop((idle, others));
+        let complaints = relay.finish();
+        assert_eq!(complaints.len(), MOST_CLIENTS - 1, "{complaints:?}");
+        let side = if server_dies { "server" } else { "client" };
+        let due = format!(": from the {side}: it did not complete a message in time");
+        assert!(complaints.iter().all(|line| line.ends_with(&due)), "{complaints:?}");
+    }
+}
+
+#[test]
+fn a_side_that_does_not_read_is_hung_up_on_when_that_is_limited() {
+    for server_is_stuck in [false, true] {
+        let relay = Relay::start(&["--connect-dialect", "modern", "--reader-patience", "0.2"]);
+        let baseline = relay.program.descriptors();
+        let (client, server) = relay.connect(MODERN, MODERN);
+        let (mut sends, stuck) = if server_is_stuck { (client, server) } else { (server, client) };
+        let tx = &mut sends.channel.tx;
+        while tx.write().is_ok() {
+            until_ready(tx, PollFlags::POLLOUT);
+            while tx.has_room(MOST, false).is_ok() {
+                tx.compose(Header::new(1), &noise()[..MOST], None).unwrap();
+            }
+        }
+        relay.program.until_descriptors(baseline);
+        drop(stuck);
+        let complaints = relay.finish();
+        assert_eq!(complaints.len(), 1, "{complaints:?}");
+        assert!(complaints[0].ends_with("of them here: it did not read in time"), "{complaints:?}");
+    }
+}
+
+#[test]
 fn a_full_descriptor_table_ends_the_connections_that_need_more() {
     let arguments = ["--connect-dialect", "modern"];
     let relay = Relay::start(&arguments);
@@ -1231,6 +1292,10 @@ static PROGRAM: LazyLock<PathBuf> =
 fn command(listen: &Path, connect: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(&*PROGRAM);
     command.arg("--listen").arg(listen).arg("--connect").arg(connect).args(arguments);
+    if !arguments.contains(&"--patience") {
+        // Longer than any test is to take.
+        command.args(["--patience", "600"]);
+    }
     command
 }
 
