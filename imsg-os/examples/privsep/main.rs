@@ -14,6 +14,7 @@
 
 mod parent;
 mod protocol;
+#[path = "../shared/sandbox.rs"]
 mod sandbox;
 mod worker;
 
