@@ -8,17 +8,16 @@
 //! no message is taken before there is room for its answer, and then nothing is read, so that a
 //! client that does not read is held up by the kernel, and nobody else is.
 //!
-//! `mio` tells only that a socket has become ready, once (edge-triggered). So a client has one turn
-//! after the other until a read would block, or until there is no room: then something is queued,
-//! and the event that says that the socket takes more gives the turn in which reading goes on. No
-//! other event would: what the client sent meanwhile may have been told before.
+//! `mio` tells only that a socket has become ready, once (edge-triggered). So a turn of a client goes
+//! on until a read would block, or until there is no room: then something is queued, and the event
+//! that says that the socket takes more gives the turn in which reading goes on.
 
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::io::{self, ErrorKind, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,7 +25,7 @@ use std::time::Duration;
 use std::{fs, mem, thread};
 
 use clap::Parser;
-use imsg_os::{Any, Channel, Endian, HEADER_LEN, Header, ReadOutcome, Sender, WriteOutcome};
+use imsg_os::{Any, Channel, Endian, HEADER_LEN, Header, Message, Next, Refused, Sender, Turn};
 use mio::net::UnixListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
@@ -119,14 +118,10 @@ fn run(path: &Path, dialect: Any) -> Result<(), Box<dyn Error>> {
         }
         for token in mem::take(&mut turns) {
             let Some(client) = clients.get_mut(&token) else { continue };
-            let turn = client.serve().and_then(|turn| {
-                client.register(poll.registry(), token)?;
-                Ok(turn)
-            });
-            match turn {
-                Ok(Turn::Again) => _ = turns.insert(token),
-                Ok(Turn::Wait) => {}
-                Ok(Turn::Done) => _ = clients.remove(&token),
+            match client.channel.turn(&client.turn, true, echo) {
+                Ok(Next::Again) => _ = turns.insert(token),
+                Ok(Next::Poll { .. }) => {}
+                Ok(Next::Done) => _ = clients.remove(&token),
                 Err(error) => {
                     complain(format_args!("client {}: {error}", token.0));
                     clients.remove(&token);
@@ -138,80 +133,25 @@ fn run(path: &Path, dialect: Any) -> Result<(), Box<dyn Error>> {
 
 struct Client {
     channel: Channel<Any>,
-    /// What is waited for.
-    interest: Interest,
-    /// Whether it will send no more.
-    ended: bool,
-}
-
-/// What comes after a turn.
-enum Turn {
-    /// Another one, after the others have had theirs: there may be more to read.
-    Again,
-    /// Another one when the socket is ready.
-    Wait,
-    /// Nothing.
-    Done,
+    turn: Turn,
 }
 
 impl Client {
     fn new(mut channel: Channel<Any>, registry: &Registry, token: Token) -> io::Result<Self> {
         channel.rx.allow_descriptors();
-        let interest = Interest::READABLE;
+        let interest = Interest::READABLE | Interest::WRITABLE;
         registry.register(&mut SourceFd(&channel.as_raw_fd()), token, interest)?;
-        Ok(Self { channel, interest, ended: false })
-    }
-
-    /// Waits for the socket to take more only when something is queued.
-    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        let interest = match self.channel.tx.queue_bytes() {
-            0 => Interest::READABLE,
-            _ => Interest::READABLE | Interest::WRITABLE,
-        };
-        if interest == self.interest {
-            return Ok(());
-        }
-        self.interest = interest;
-        registry.reregister(&mut SourceFd(&self.channel.as_raw_fd()), token, interest)
-    }
-
-    /// Answers what has arrived, and reads once.
-    fn serve(&mut self) -> Result<Turn, Box<dyn Error>> {
-        let Channel { rx, tx } = &mut self.channel;
-        loop {
-            while has_room(tx)
-                && let Some(mut message) = rx.next_message()?
-            {
-                // A pid of 0 stands for that of this process. The answer has no descriptor where
-                // there was no place to receive one.
-                let header = Header { pid: 0, ..message.header };
-                tx.compose(header, message.payload, message.descriptor.take())?;
-            }
-            // What is still there waits for room. A write that blocks may have made some all the
-            // same; and nothing is read on while messages are there.
-            let blocked = tx.write()? == WriteOutcome::WouldBlock;
-            if !rx.is_ready() || (blocked && !has_room(tx)) {
-                break;
-            }
-        }
-        if self.ended {
-            return Ok(if tx.queue_bytes() > 0 { Turn::Wait } else { Turn::Done });
-        }
-        if !has_room(tx) {
-            return Ok(Turn::Wait);
-        }
-        match rx.read()? {
-            ReadOutcome::WouldBlock => return Ok(Turn::Wait),
-            ReadOutcome::Data => {}
-            ReadOutcome::Closed => self.ended = true,
-        }
-        Ok(Turn::Again)
+        // An answer is as long as its message.
+        let turn = Turn::new(channel.tx.max_len() - HEADER_LEN).edge_triggered();
+        Ok(Self { channel, turn })
     }
 }
 
-/// Whether a message of any length, with a descriptor, would not be refused.
-fn has_room(tx: &Sender<Any>) -> bool {
-    tx.has_room(tx.max_len() - HEADER_LEN, true).is_ok()
+fn echo(mut message: Message<'_>, tx: &mut Sender<Any>) -> Result<(), Refused<OwnedFd>> {
+    // A pid of 0 stands for that of this process. The answer has no descriptor where there was no
+    // place to receive one.
+    let header = Header { pid: 0, ..message.header };
+    tx.compose(header, message.payload, message.descriptor.take())
 }
 
 /// Is `eprintln`, but does not panic when nobody listens.

@@ -4,8 +4,7 @@
 //! cargo run --release -p imsg-os --example echo_poll -- --listen /tmp/echo
 //! ```
 //!
-//! It does the same as `echo_mio` and `echo_tokio`. Nothing here waits but `poll`, so each socket is
-//! non-blocking. The memory for a client is that of its channel: no message is taken before there is
+//! It does the same as `echo_mio` and `echo_tokio`. Nothing here waits but `poll`. The memory for a client is that of its channel: no message is taken before there is
 //! room for its answer, and then nothing is read, so that a client that does not read is held up by
 //! the kernel, and nobody else is.
 
@@ -13,14 +12,14 @@
 
 use std::error::Error;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{fs, mem};
 
 use clap::Parser;
-use imsg_os::{Any, Channel, Endian, HEADER_LEN, Header, ReadOutcome, Sender, WriteOutcome};
+use imsg_os::{Any, Channel, Endian, HEADER_LEN, Header, Message, Next, Refused, Sender, Turn};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -72,6 +71,8 @@ fn run(path: &Path, dialect: Any) -> Result<(), Box<dyn Error>> {
             false => (PollFlags::POLLIN, PollTimeout::NONE),
             true => (PollFlags::empty(), PollTimeout::from(1000_u16)),
         };
+        let again = clients.iter().any(|client| client.next == Next::Again);
+        let timeout = if again { PollTimeout::ZERO } else { timeout };
         let stdin = io::stdin();
         let mut fds = vec![
             PollFd::new(stdin.as_fd(), PollFlags::POLLIN),
@@ -83,20 +84,24 @@ fn run(path: &Path, dialect: Any) -> Result<(), Box<dyn Error>> {
             Err(Errno::EINTR) => continue,
             Err(error) => return Err(error.into()),
         }
-        let ready: Vec<_> = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect();
+        let events: Vec<_> =
+            fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR)).collect();
 
-        if ready[0] && !matches!(stdin.lock().read(&mut [0; 512]), Ok(1..)) {
+        if !events[0].is_empty() && !matches!(stdin.lock().read(&mut [0; 512]), Ok(1..)) {
             return Ok(fs::remove_file(path)?);
         }
-        let mut of_clients = ready[2..].iter();
+        let mut of_clients = events[2..].iter();
         clients.retain_mut(|client| {
-            let served = if of_clients.next() == Some(&true) { client.serve() } else { Ok(true) };
-            served.unwrap_or_else(|error| {
+            let events = of_clients.next().copied().unwrap_or(PollFlags::empty());
+            if events.is_empty() && client.next != Next::Again {
+                return true;
+            }
+            client.serve(events).unwrap_or_else(|error| {
                 complain(format_args!("client {}: {error}", client.number));
                 false
             })
         });
-        if ready[1] || crowded {
+        if !events[1].is_empty() || crowded {
             let refused = loop {
                 match listener.accept() {
                     Ok((socket, _)) => {
@@ -117,59 +122,44 @@ fn run(path: &Path, dialect: Any) -> Result<(), Box<dyn Error>> {
 struct Client {
     number: u64,
     channel: Channel<Any>,
-    /// Whether it will send no more.
-    ended: bool,
+    turn: Turn,
+    next: Next,
 }
 
 impl Client {
     fn new(socket: UnixStream, dialect: Any, number: u64) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
         let mut channel = Channel::new(socket, dialect)?;
         channel.rx.allow_descriptors();
-        Ok(Self { number, channel, ended: false })
+        // An answer is as long as its message.
+        let turn = Turn::new(channel.tx.max_len() - HEADER_LEN);
+        let next = channel.next(&turn);
+        Ok(Self { number, channel, turn, next })
     }
 
-    fn reads(&self) -> bool {
-        !self.ended && has_room(&self.channel.tx)
-    }
-
-    /// What to wait for. It is never nothing: without room to read for, something is queued.
+    /// What to wait for.
     fn wants(&self) -> PollFlags {
         let mut flags = PollFlags::empty();
-        flags.set(PollFlags::POLLIN, self.reads());
-        flags.set(PollFlags::POLLOUT, self.channel.tx.queue_bytes() > 0);
+        if let Next::Poll { readable, writable } = self.next {
+            flags.set(PollFlags::POLLIN, readable);
+            flags.set(PollFlags::POLLOUT, writable);
+        }
         flags
     }
 
     /// Does what can be done without waiting. `false` when there will be no more.
-    fn serve(&mut self) -> Result<bool, Box<dyn Error>> {
-        // Once, and not until it would block: `poll` says again what is left, and others wait.
-        if self.reads() && self.channel.rx.read()? == ReadOutcome::Closed {
-            self.ended = true;
-        }
-        let Channel { rx, tx } = &mut self.channel;
-        loop {
-            while has_room(tx)
-                && let Some(mut message) = rx.next_message()?
-            {
-                // A pid of 0 stands for that of this process. The answer has no descriptor where
-                // there was no place to receive one.
-                let header = Header { pid: 0, ..message.header };
-                tx.compose(header, message.payload, message.descriptor.take())?;
-            }
-            // What is still there waits for room. A write that blocks may have made some all the
-            // same; and nothing is read on while messages are there.
-            let blocked = tx.write()? == WriteOutcome::WouldBlock;
-            if !rx.is_ready() || (blocked && !has_room(tx)) {
-                return Ok(!self.ended || tx.queue_bytes() > 0);
-            }
-        }
+    fn serve(&mut self, events: PollFlags) -> Result<bool, Box<dyn Error>> {
+        // It may also have hung up.
+        let readable = events.intersects(!PollFlags::POLLOUT);
+        self.next = self.channel.turn(&self.turn, readable, echo)?;
+        Ok(self.next != Next::Done)
     }
 }
 
-/// Whether a message of any length, with a descriptor, would not be refused.
-fn has_room(tx: &Sender<Any>) -> bool {
-    tx.has_room(tx.max_len() - HEADER_LEN, true).is_ok()
+fn echo(mut message: Message<'_>, tx: &mut Sender<Any>) -> Result<(), Refused<OwnedFd>> {
+    // A pid of 0 stands for that of this process. The answer has no descriptor where there was no
+    // place to receive one.
+    let header = Header { pid: 0, ..message.header };
+    tx.compose(header, message.payload, message.descriptor.take())
 }
 
 /// Is `eprintln`, but does not panic when nobody listens.

@@ -1,11 +1,14 @@
 //! Waiting for what turns of channels wait for.
 
+use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use imsg_os::{Channel, Next, Turn};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::complain::complain;
 
 /// A socket to be waited for.
 pub(crate) struct Socket<'a> {
@@ -54,4 +57,12 @@ pub(crate) fn wait(sockets: Vec<Socket<'_>>) -> io::Result<()> {
         *socket.readable = events.intersects(!PollFlags::POLLOUT);
     }
     Ok(())
+}
+
+/// Whether a channel goes on after this turn. Complains of an error.
+pub(crate) fn goes_on(peer: impl Display, turn: Result<Next, impl Display>) -> bool {
+    turn.map(|next| next != Next::Done).unwrap_or_else(|error| {
+        complain("supervisor", format_args!("{peer}: {error}"));
+        false
+    })
 }

@@ -7,9 +7,8 @@ use imsg_os::imsg_wire::typed::Protocol;
 use imsg_os::{Channel, Message, Modern, Next, Sender, Turn};
 
 use crate::Result;
-use crate::complain::complain;
 use crate::protocol::{Answer, FromWorker, Question, ToWorker, VALUE};
-use crate::wait::{Socket, wait};
+use crate::wait::{Socket, goes_on, wait};
 
 pub(crate) fn run(mut parent: Channel) -> Result<()> {
     let (of_parent, of_frontend) = (Turn::new(4), Turn::new(VALUE));
@@ -47,16 +46,10 @@ pub(crate) fn run(mut parent: Channel) -> Result<()> {
             };
             Ok(answer.compose(tx, id)?)
         };
-        if let Some(channel) = &mut frontend {
-            // When the frontend has died, the parent introduces another one.
-            match channel.turn(&of_frontend, from_frontend, answer) {
-                Ok(Next::Done) => frontend = None,
-                Ok(_) => {}
-                Err(error) => {
-                    complain("engine", format_args!("the frontend: {error}"));
-                    frontend = None;
-                }
-            }
+        if let Some(channel) = &mut frontend
+            && !goes_on("the frontend", channel.turn(&of_frontend, from_frontend, answer))
+        {
+            frontend = None; // if it has died, the parent introduces another one
         }
         let mut sockets = vec![Socket::channel(&parent, &of_parent, &mut from_parent)];
         if let Some(channel) = &frontend {

@@ -9,7 +9,7 @@ use imsg_os::{Channel, Message, Modern, Next, Requests, Sender, Turn};
 use crate::Result;
 use crate::complain::complain;
 use crate::protocol::{Answer, NAME, Question, ToWorker, VALUE};
-use crate::wait::{Socket, wait};
+use crate::wait::{Socket, goes_on, wait};
 
 /// Clients by their number, and whether they have something to read.
 type Clients = BTreeMap<u64, (Channel, bool)>;
@@ -27,12 +27,10 @@ pub(crate) fn run(mut parent: Channel) -> Result<()> {
         let mut introduced = None;
         let next = parent.turn(&silent, from_parent, |message, _| -> Result<()> {
             match message.try_into()? {
-                ToWorker::Peer { descriptor } => introduced = Some(descriptor),
-                ToWorker::Listen { descriptor } => {
-                    let socket = UnixListener::from(descriptor);
-                    socket.set_nonblocking(true)?;
-                    listener = Some(socket);
+                ToWorker::Peer { descriptor } => {
+                    introduced = Some(Channel::new(descriptor, Modern::new())?);
                 }
+                ToWorker::Listen { descriptor } => listener = Some(descriptor.into()),
                 other => return Err(other.name().into()),
             }
             Ok(())
@@ -48,18 +46,12 @@ pub(crate) fn run(mut parent: Channel) -> Result<()> {
                 reply(&mut clients, to, message.try_into()?);
                 Ok(())
             });
-            if let Err(error) = &turn {
-                complain("frontend", format_args!("the engine: {error}"));
-            }
-            lost |= matches!(turn, Ok(Next::Done) | Err(_));
+            lost |= !goes_on("the engine", turn);
         }
         if lost {
-            // When the engine has died, the parent introduces another one.
             asked.drain().for_each(|(_, to)| reply(&mut clients, to, Answer::Unavailable));
-            engine = match introduced {
-                Some(socket) => Some(Channel::new(socket, Modern::new())?),
-                None => None,
-            };
+            // If it has died, the parent introduces another one.
+            engine = introduced.take();
         }
 
         clients.retain(|number, (client, readable)| {
@@ -77,14 +69,7 @@ pub(crate) fn run(mut parent: Channel) -> Result<()> {
                 }
                 Ok(())
             };
-            match client.turn(&answers, *readable, ask) {
-                // One that is still to be answered goes when it closes its end all the same.
-                Ok(next) => next != Next::Done,
-                Err(error) => {
-                    complain("frontend", format_args!("client {number}: {error}"));
-                    false
-                }
-            }
+            goes_on(format_args!("client {number}"), client.turn(&answers, *readable, ask))
         });
         if let (Some(listener), true) = (&listener, come)
             && let Ok((socket, _)) = listener.accept()

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::mem;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -12,50 +12,44 @@ use std::time::{Duration, Instant};
 
 use imsg_os::imsg_wire::typed::Protocol;
 use imsg_os::process::{Worker, connected_pair};
-use imsg_os::{Channel, Message, Modern, Next, Sender, Turn};
+use imsg_os::{Channel, Message, Modern, Refused, Sender, Turn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
+use crate::Result;
 use crate::complain::complain;
 use crate::protocol::{FromWorker, NAME, ToWorker, VALUE};
-use crate::wait::{Socket, wait};
-use crate::{Result, Role};
+use crate::wait::{Socket, goes_on, wait};
 
 /// How long a worker may take to end.
 const GRACE: Duration = Duration::from_secs(1);
 /// A worker that dies more often than that in this time is not started again.
 const DEATHS: (usize, Duration) = (5, Duration::from_secs(60));
-/// Workers are not answered.
-const TURN: Turn = Turn::new(0);
+const TURN: Turn = Turn::new(0); // they are not answered
 /// The longest payload for a worker.
 const LARGEST: usize = 1 + NAME + VALUE;
 
 pub(crate) fn run(config: &Path, path: &Path) -> Result<()> {
     let (hangups, stops) = (on_signals(&[SIGHUP])?, on_signals(&[SIGTERM, SIGINT])?);
     let values = read(config)?;
-    let mut parent = Parent {
-        listener: UnixListener::bind(path)?,
-        engine: Child::start(Role::Engine)?,
-        frontend: Child::start(Role::Frontend)?,
-        values,
-        generation: 1,
-    };
-    say(format_args!("listening on {}", path.display()));
+    let listener = UnixListener::bind(path)?;
+    let workers = [Child::start("engine")?, Child::start("frontend")?];
+    let mut parent = Parent { workers, values, generation: 1, listener };
+    complain("supervisor", format_args!("listening on {}", path.display()));
     let result = parent.serve(config, hangups, &stops);
     fs::remove_file(path)?;
-    let mut children = [parent.engine, parent.frontend];
-    for child in &mut children {
+    for child in &mut parent.workers {
         child.worker.terminate()?;
     }
-    for child in children {
+    for child in parent.workers {
         child.end()?;
     }
     result
 }
 
 struct Parent {
-    engine: Child,
-    frontend: Child,
+    /// The engine and the frontend.
+    workers: [Child; 2],
     values: Vec<(String, String)>,
     /// How often values were read.
     generation: u32,
@@ -66,69 +60,64 @@ impl Parent {
     /// Runs until a signal says to stop.
     fn serve(&mut self, config: &Path, mut hangups: UnixStream, stops: &UnixStream) -> Result<()> {
         let (mut hung_up, mut stopped) = (false, false);
-        self.connect()?;
-        self.configure();
-        self.listen()?;
-        loop {
-            if !self.engine.turn() {
-                self.engine.restart()?;
-                self.connect()?;
-                self.configure();
+        self.introduce()?;
+        while !stopped {
+            if let Some(dead) = self.workers.iter_mut().find_map(|it| (!it.turn()).then_some(it)) {
+                dead.restart()?;
+                self.introduce()?;
+                continue;
             }
-            if !self.frontend.turn() {
-                self.frontend.restart()?;
-                self.connect()?;
-                self.listen()?;
+            let mut sockets = vec![Socket::input(&hangups, &mut hung_up)];
+            sockets.push(Socket::input(stops, &mut stopped));
+            for Child { channel, readable, .. } in &mut self.workers {
+                sockets.push(Socket::channel(channel, &TURN, readable));
             }
-            wait(vec![
-                Socket::input(&hangups, &mut hung_up),
-                Socket::input(stops, &mut stopped),
-                self.engine.socket(),
-                self.frontend.socket(),
-            ])?;
-            if stopped {
-                return Ok(());
-            }
+            wait(sockets)?;
             if hung_up {
                 let _ = hangups.read(&mut [0; 64]);
                 match read(config) {
                     Ok(values) => {
-                        self.values = values;
-                        self.generation += 1;
+                        (self.values, self.generation) = (values, self.generation + 1);
                         self.configure();
                     }
                     Err(error) => complain("supervisor", format_args!("nothing changed: {error}")),
                 }
             }
         }
+        Ok(())
     }
 
-    /// Gives each worker one end of a new channel between them.
-    fn connect(&mut self) -> Result<()> {
+    /// Connects the workers to each other, and sends them what they need.
+    fn introduce(&mut self) -> Result<()> {
         let (one, other) = connected_pair()?;
-        self.engine.unsent.push_back(Unsent::Peer(one));
-        self.frontend.unsent.push_back(Unsent::Peer(other));
+        let socket = self.listener.try_clone()?.into();
+        let [engine, frontend] = &mut self.workers;
+        engine.send(|tx| ToWorker::Peer { descriptor: one }.compose(tx, 0));
+        frontend.send(|tx| ToWorker::Peer { descriptor: other }.compose(tx, 0));
+        frontend.send(|tx| ToWorker::Listen { descriptor: socket }.compose(tx, 0));
+        self.configure();
         Ok(())
     }
 
-    fn listen(&mut self) -> Result<()> {
-        self.frontend.unsent.push_back(Unsent::Listen(self.listener.try_clone()?.into()));
-        Ok(())
-    }
-
-    /// Sends the values to the engine, in place of those that were not sent yet.
+    /// Sends all values to the engine.
     fn configure(&mut self) {
-        let unsent = &mut self.engine.unsent;
-        unsent.retain(|message| matches!(message, Unsent::Peer(_) | Unsent::Listen(_)));
-        unsent.push_back(Unsent::ConfigBegin);
-        unsent.extend(self.values.iter().map(|(n, v)| Unsent::ConfigEntry(n.clone(), v.clone())));
-        unsent.push_back(Unsent::ConfigEnd(self.generation));
+        let (engine, generation) = (&mut self.workers[0], self.generation);
+        engine.send(|tx| ToWorker::ConfigBegin.compose(tx, 0));
+        for (name, value) in self.values.clone() {
+            engine.send(move |tx| {
+                ToWorker::ConfigEntry { name: &name, value: &value }.compose(tx, 0)
+            });
+        }
+        engine.send(move |tx| ToWorker::ConfigEnd { generation }.compose(tx, 0));
     }
 }
 
+type Composed = Result<(), Refused<OwnedFd>>;
+type Unsent = Box<dyn FnOnce(&mut Sender) -> Composed>;
+
 /// A worker while it runs.
 struct Child {
-    role: Role,
+    role: &'static str,
     worker: Worker,
     channel: Channel,
     readable: bool,
@@ -136,19 +125,10 @@ struct Child {
     deaths: Vec<Instant>,
 }
 
-/// A message that waits for room.
-enum Unsent {
-    Peer(OwnedFd),
-    Listen(OwnedFd),
-    ConfigBegin,
-    ConfigEntry(String, String),
-    ConfigEnd(u32),
-}
-
 impl Child {
-    fn start(role: Role) -> Result<Self> {
+    fn start(role: &'static str) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["--worker", role.name()]).env_clear().stdin(Stdio::null());
+        command.args(["--worker", role]).env_clear().stdin(Stdio::null());
         let (worker, socket) = Worker::start(command)?;
         // Descriptors are not allowed here: the kernel closes what a worker run wild may send.
         let channel = Channel::new(socket, Modern::new())?;
@@ -156,44 +136,38 @@ impl Child {
         Ok(Self { role, worker, channel, readable: false, unsent, deaths })
     }
 
-    /// Sends and receives what can be. `false` when the worker has died, or does what it should not.
+    /// Sends and receives what can be. `false` when it has died, or did what it should not.
     fn turn(&mut self) -> bool {
-        let (role, pid) = (self.role.name(), self.worker.child.id());
+        let (role, pid) = (self.role, self.worker.child.id());
         let heard = |message: Message<'_>, _: &mut Sender| -> Result<()> {
-            match message.try_into()? {
-                FromWorker::Ready(layers) => {
-                    say(format_args!("{role} {pid} is ready, as user {}", layers.user));
-                }
-                FromWorker::Configured { generation } => {
-                    say(format_args!("{role} {pid} has configuration {generation}"));
-                }
-            }
+            let what = match message.try_into()? {
+                FromWorker::Ready(layers) => format!("is ready, as user {}", layers.user),
+                FromWorker::Configured { generation } => format!("has configuration {generation}"),
+            };
+            complain("supervisor", format_args!("{role} {pid} {what}"));
             Ok(())
         };
-        let mut turn = || -> Result<Next> {
-            loop {
-                let tx = &mut self.channel.tx;
-                while tx.has_room(LARGEST, true).is_ok()
-                    && let Some(message) = self.unsent.pop_front()
-                {
-                    message.compose(tx)?;
-                }
-                let next = self.channel.turn(&TURN, self.readable, heard)?;
-                self.readable = false;
-                // What is not sent waits for room, unless this has made some.
-                if self.unsent.is_empty() || self.channel.tx.has_room(LARGEST, true).is_err() {
-                    return Ok(next);
-                }
+        loop {
+            let tx = &mut self.channel.tx;
+            while tx.has_room(LARGEST, true).is_ok()
+                && let Some(compose) = self.unsent.pop_front()
+            {
+                compose(tx).unwrap_or_else(|refused| complain("supervisor", refused));
             }
-        };
-        turn().map(|next| next != Next::Done).unwrap_or_else(|error| {
-            complain("supervisor", format_args!("the {role}: {error}"));
-            false
-        })
+            let readable = mem::take(&mut self.readable);
+            if !goes_on(role, self.channel.turn(&TURN, readable, heard)) {
+                return false;
+            }
+            // What is not sent waits for room, unless this has made some.
+            if self.unsent.is_empty() || self.channel.tx.has_room(LARGEST, true).is_err() {
+                return true;
+            }
+        }
     }
 
-    fn socket(&mut self) -> Socket<'_> {
-        Socket::channel(&self.channel, &TURN, &mut self.readable)
+    /// Has a message sent once there is room.
+    fn send(&mut self, compose: impl FnOnce(&mut Sender) -> Composed + 'static) {
+        self.unsent.push_back(Box::new(compose));
     }
 
     /// Starts another one in place of this, which has died or is to.
@@ -204,31 +178,18 @@ impl Child {
         self.deaths.push(now);
         dead.end()?;
         if self.deaths.len() > DEATHS.0 {
-            return Err(format!("the {} dies too often", self.role.name()).into());
+            return Err(format!("the {} dies too often", self.role).into());
         }
         Ok(())
     }
 
     /// Waits until it has ended, which the end of its channel tells it to do, and says how it did.
     fn end(self) -> Result<()> {
-        let (role, pid) = (self.role.name(), self.worker.child.id());
+        let (role, pid) = (self.role, self.worker.child.id());
         drop(self.channel);
         let status = self.worker.end(GRACE)?;
-        say(format_args!("{role} {pid} has ended: {status}"));
+        complain("supervisor", format_args!("{role} {pid} has ended: {status}"));
         Ok(())
-    }
-}
-
-impl Unsent {
-    fn compose(self, tx: &mut Sender) -> Result<()> {
-        let message = match self {
-            Self::Peer(descriptor) => ToWorker::Peer { descriptor },
-            Self::Listen(descriptor) => ToWorker::Listen { descriptor },
-            Self::ConfigBegin => ToWorker::ConfigBegin,
-            Self::ConfigEntry(ref name, ref value) => ToWorker::ConfigEntry { name, value },
-            Self::ConfigEnd(generation) => ToWorker::ConfigEnd { generation },
-        };
-        Ok(message.compose(tx, 0)?)
     }
 }
 
@@ -251,9 +212,4 @@ fn read(config: &Path) -> Result<Vec<(String, String)>> {
         _ => Err(format!("{}: not a name and a value: {line:?}", config.display()).into()),
     };
     text.lines().map(entry).collect()
-}
-
-/// Is `println`, but does not panic when nobody listens.
-fn say(text: std::fmt::Arguments<'_>) {
-    let _ = writeln!(io::stdout(), "{text}");
 }
