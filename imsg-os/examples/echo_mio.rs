@@ -12,17 +12,16 @@
 //! the connection over the connection and died, and has no end of the stream, is hung up on all the
 //! same.
 //!
-//! `mio` tells only that a socket has become ready, once (edge-triggered). So a client has one turn
-//! after the other until a read would block, or until there is no room: then something is queued,
-//! and the event that says that the socket takes more gives the turn in which reading goes on. No
-//! other event would: what the client sent meanwhile may have been told before.
+//! `mio` tells only that a socket has become ready, once (edge-triggered). So a turn of a client goes
+//! on until a read would block, or until there is no room: then something is queued, and the event
+//! that says that the socket takes more gives the turn in which reading goes on.
 
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::io::{self, ErrorKind, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -31,14 +30,11 @@ use std::{fs, mem, thread};
 
 use clap::Parser;
 use imsg_os::{
-    Any, Channel, Deadline, Endian, HEADER_LEN, Header, ReadOutcome, Sender, WriteOutcome,
+    Any, Channel, Deadline, Endian, HEADER_LEN, Header, Message, Next, Refused, Sender, Turn,
 };
 use mio::net::UnixListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
-
-/// How many messages of a client are answered before the others have their turn.
-const TURN: usize = 64;
 
 /// Sends each message back to the client that it came from, with its type, id and descriptor.
 ///
@@ -145,16 +141,12 @@ fn run(path: &Path, dialect: Any, patience: Duration) -> Result<(), Box<dyn Erro
             if let Some(limit) = client.limit.take() {
                 limits.remove(&(limit, token));
             }
-            let turn = client.serve().and_then(|turn| {
-                client.register(poll.registry(), token)?;
-                client.limit = client.check_time(now)?;
-                Ok(turn)
-            });
+            let turn = client.serve(now);
             limits.extend(client.limit.map(|limit| (limit, token)));
             match turn {
-                Ok(Turn::Again) => _ = turns.insert(token),
-                Ok(Turn::Wait) => {}
-                Ok(Turn::Done) => _ = clients.remove(&token),
+                Ok(Next::Again) => _ = turns.insert(token),
+                Ok(Next::Poll { .. }) => {}
+                Ok(Next::Done) => _ = clients.remove(&token),
                 Err(error) => {
                     complain(format_args!("client {}: {error}", token.0));
                     clients.remove(&token);
@@ -166,26 +158,11 @@ fn run(path: &Path, dialect: Any, patience: Duration) -> Result<(), Box<dyn Erro
 
 struct Client {
     channel: Channel<Any>,
-    /// What is waited for.
-    interest: Interest,
-    /// Whether it will send no more.
-    ended: bool,
-    /// How many bytes of answers were queued, ever.
-    answered: u64,
+    turn: Turn,
     to_send: Deadline,
     to_read: Deadline,
     /// When its time is over, if it has to do something.
     limit: Option<Instant>,
-}
-
-/// What comes after a turn.
-enum Turn {
-    /// Another one, after the others have had theirs: there may be more to read.
-    Again,
-    /// Another one when the socket is ready.
-    Wait,
-    /// Nothing.
-    Done,
 }
 
 impl Client {
@@ -196,21 +173,22 @@ impl Client {
         patience: Duration,
     ) -> io::Result<Self> {
         channel.rx.allow_descriptors();
-        let interest = Interest::READABLE;
+        let interest = Interest::READABLE | Interest::WRITABLE;
         registry.register(&mut SourceFd(&channel.as_raw_fd()), token, interest)?;
+        // An answer is as long as its message.
+        let turn = Turn::new(channel.tx.max_len() - HEADER_LEN).edge_triggered();
         let [to_send, to_read] = [Deadline::new(patience); 2];
-        Ok(Self { channel, interest, ended: false, answered: 0, to_send, to_read, limit: None })
+        Ok(Self { channel, turn, to_send, to_read, limit: None })
     }
 
-    /// When its time is over. An error is that it is.
-    fn check_time(&mut self, now: Instant) -> Result<Option<Instant>, Box<dyn Error>> {
+    /// Does what can be done without waiting, for a while.
+    fn serve(&mut self, now: Instant) -> Result<Next, Box<dyn Error>> {
+        let next = self.channel.turn(&self.turn, true, echo)?;
         let Channel { rx, tx } = &self.channel;
         // While nothing is read, the rest of a message cannot come.
-        let reads = !self.ended && has_room(tx);
-        let unfinished = if reads { rx.unfinished() } else { None };
-        let sent = self.answered - tx.queue_bytes() as u64;
-        let unread = (tx.queue_bytes() > 0).then_some(sent);
-        let to_send = self.to_send.update(unfinished, now);
+        let reads = matches!(next, Next::Poll { readable: true, .. });
+        let to_send = self.to_send.update(rx.unfinished().filter(|_| reads), now);
+        let unread = (tx.queue_bytes() > 0).then(|| tx.sent().bytes);
         let to_read = self.to_read.update(unread, now);
         let over = |end: Option<Instant>| end.is_some_and(|end| end <= now);
         if over(to_send) {
@@ -219,66 +197,16 @@ impl Client {
         if over(to_read) {
             return Err("it did not read its answers in time".into());
         }
-        Ok(to_send.into_iter().chain(to_read).min())
-    }
-
-    /// Waits for the socket to take more only when something is queued.
-    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        let interest = match self.channel.tx.queue_bytes() {
-            0 => Interest::READABLE,
-            _ => Interest::READABLE | Interest::WRITABLE,
-        };
-        if interest == self.interest {
-            return Ok(());
-        }
-        self.interest = interest;
-        registry.reregister(&mut SourceFd(&self.channel.as_raw_fd()), token, interest)
-    }
-
-    /// Answers what has arrived, for a while, and then reads once.
-    fn serve(&mut self) -> Result<Turn, Box<dyn Error>> {
-        let Channel { rx, tx } = &mut self.channel;
-        let mut left = TURN;
-        loop {
-            while left > 0
-                && has_room(tx)
-                && let Some(mut message) = rx.next_message()?
-            {
-                left -= 1;
-                // A pid of 0 stands for that of this process. The answer has no descriptor where
-                // there was no place to receive one.
-                let header = Header { pid: 0, ..message.header };
-                tx.compose(header, message.payload, message.descriptor.take())?;
-                self.answered += (HEADER_LEN + message.payload.len()) as u64;
-            }
-            // What is still there waits for room, or for its turn. A write that blocks may have
-            // made some all the same; and nothing is read on while messages are there.
-            let blocked = tx.write()? == WriteOutcome::WouldBlock;
-            if !rx.is_ready() || (blocked && !has_room(tx)) {
-                break;
-            }
-            if left == 0 {
-                return Ok(Turn::Again);
-            }
-        }
-        if self.ended {
-            return Ok(if tx.queue_bytes() > 0 { Turn::Wait } else { Turn::Done });
-        }
-        if !has_room(tx) {
-            return Ok(Turn::Wait);
-        }
-        match rx.read()? {
-            ReadOutcome::WouldBlock => return Ok(Turn::Wait),
-            ReadOutcome::Data => {}
-            ReadOutcome::Closed => self.ended = true,
-        }
-        Ok(Turn::Again)
+        self.limit = to_send.into_iter().chain(to_read).min();
+        Ok(next)
     }
 }
 
-/// Whether a message of any length, with a descriptor, would not be refused.
-fn has_room(tx: &Sender<Any>) -> bool {
-    tx.has_room(tx.max_len() - HEADER_LEN, true).is_ok()
+fn echo(mut message: Message<'_>, tx: &mut Sender<Any>) -> Result<(), Refused<OwnedFd>> {
+    // A pid of 0 stands for that of this process. The answer has no descriptor where there was no
+    // place to receive one.
+    let header = Header { pid: 0, ..message.header };
+    tx.compose(header, message.payload, message.descriptor.take())
 }
 
 /// Is `eprintln`, but does not panic when nobody listens.

@@ -4,8 +4,7 @@
 //! cargo run --release -p imsg-os --example echo_poll -- --listen /tmp/echo
 //! ```
 //!
-//! It does the same as `echo_mio` and `echo_tokio`. Nothing here waits but `poll`, so each socket is
-//! non-blocking. The memory for a client is that of its channel: no message is taken before there is
+//! It does the same as `echo_mio` and `echo_tokio`. Nothing here waits but `poll`. The memory for a client is that of its channel: no message is taken before there is
 //! room for its answer, and then nothing is read, so that a client that does not read is held up by
 //! the kernel, and nobody else is. A client has 64 messages answered, and then the others have their
 //! turn. It may be silent as long as it likes, but not in the middle of a message, nor may it leave
@@ -16,7 +15,7 @@
 
 use std::error::Error;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -25,13 +24,10 @@ use std::{fs, mem};
 
 use clap::Parser;
 use imsg_os::{
-    Any, Channel, Deadline, Endian, HEADER_LEN, Header, ReadOutcome, Sender, WriteOutcome,
+    Any, Channel, Deadline, Endian, HEADER_LEN, Header, Message, Next, Refused, Sender, Turn,
 };
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
-/// How many messages of a client are answered before the others have their turn.
-const TURN: usize = 64;
 
 /// Sends each message back to the client that it came from, with its type, id and descriptor.
 ///
@@ -100,20 +96,21 @@ fn run(path: &Path, dialect: Any, patience: Duration) -> Result<(), Box<dyn Erro
             Err(Errno::EINTR) => continue,
             Err(error) => return Err(error.into()),
         }
-        let ready: Vec<_> = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect();
+        let events: Vec<_> =
+            fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR)).collect();
 
-        if ready[0] && !matches!(stdin.lock().read(&mut [0; 512]), Ok(1..)) {
+        if !events[0].is_empty() && !matches!(stdin.lock().read(&mut [0; 512]), Ok(1..)) {
             return Ok(fs::remove_file(path)?);
         }
-        let mut of_clients = ready[2..].iter();
+        let mut of_clients = events[2..].iter();
         clients.retain_mut(|client| {
-            let ready = of_clients.next() == Some(&true);
-            client.turn(ready).unwrap_or_else(|error| {
+            let events = of_clients.next().copied().unwrap_or(PollFlags::empty());
+            client.serve(events).unwrap_or_else(|error| {
                 complain(format_args!("client {}: {error}", client.number));
                 false
             })
         });
-        if ready[1] || crowded {
+        if !events[1].is_empty() || crowded {
             let refused = loop {
                 match listener.accept() {
                     Ok((socket, _)) => {
@@ -141,10 +138,8 @@ fn timeout(until: Option<Instant>) -> PollTimeout {
 struct Client {
     number: u64,
     channel: Channel<Any>,
-    /// Whether it will send no more.
-    ended: bool,
-    /// How many bytes of answers were queued, ever.
-    answered: u64,
+    turn: Turn,
+    next: Next,
     to_send: Deadline,
     to_read: Deadline,
     /// When it has a turn though `poll` says nothing of it.
@@ -153,39 +148,41 @@ struct Client {
 
 impl Client {
     fn new(socket: UnixStream, dialect: Any, number: u64, patience: Duration) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
         let mut channel = Channel::new(socket, dialect)?;
         channel.rx.allow_descriptors();
+        // An answer is as long as its message.
+        let turn = Turn::new(channel.tx.max_len() - HEADER_LEN);
+        let next = channel.next(&turn);
         let [to_send, to_read] = [Deadline::new(patience); 2];
-        Ok(Self { number, channel, ended: false, answered: 0, to_send, to_read, next_turn: None })
+        Ok(Self { number, channel, turn, next, to_send, to_read, next_turn: None })
     }
 
-    fn reads(&self) -> bool {
-        let Channel { rx, tx } = &self.channel;
-        !self.ended && !rx.is_ready() && has_room(tx)
-    }
-
-    /// What to wait for. When it is nothing, there is a turn left that waits for nothing.
+    /// What to wait for.
     fn wants(&self) -> PollFlags {
         let mut flags = PollFlags::empty();
-        flags.set(PollFlags::POLLIN, self.reads());
-        flags.set(PollFlags::POLLOUT, self.channel.tx.queue_bytes() > 0);
+        if let Next::Poll { readable, writable } = self.next {
+            flags.set(PollFlags::POLLIN, readable);
+            flags.set(PollFlags::POLLOUT, writable);
+        }
         flags
     }
 
-    /// Serves it when it is time to. `false` when there will be no more.
-    fn turn(&mut self, ready: bool) -> Result<bool, Box<dyn Error>> {
+    /// Does what can be done without waiting, when it is time to. `false` when there will be no
+    /// more.
+    fn serve(&mut self, events: PollFlags) -> Result<bool, Box<dyn Error>> {
         let now = Instant::now();
-        if !ready && self.next_turn.is_none_or(|at| at > now) {
+        if events.is_empty() && self.next_turn.is_none_or(|at| at > now) {
             return Ok(true);
         }
-        let goes_on = self.serve()?;
+        // It may also have hung up.
+        let readable = events.intersects(!PollFlags::POLLOUT);
+        self.next = self.channel.turn(&self.turn, readable, echo)?;
+
         let Channel { rx, tx } = &self.channel;
         // While nothing is read, the rest of a message cannot come.
-        let unfinished = if self.reads() { rx.unfinished() } else { None };
-        let sent = self.answered - tx.queue_bytes() as u64;
-        let unread = (tx.queue_bytes() > 0).then_some(sent);
-        let to_send = self.to_send.update(unfinished, now);
+        let reads = matches!(self.next, Next::Poll { readable: true, .. });
+        let to_send = self.to_send.update(rx.unfinished().filter(|_| reads), now);
+        let unread = (tx.queue_bytes() > 0).then(|| tx.sent().bytes);
         let to_read = self.to_read.update(unread, now);
         let over = |end: Option<Instant>| end.is_some_and(|end| end <= now);
         if over(to_send) {
@@ -194,44 +191,17 @@ impl Client {
         if over(to_read) {
             return Err("it did not read its answers in time".into());
         }
-        let again = (rx.is_ready() && has_room(tx)).then_some(now);
+        let again = (self.next == Next::Again).then_some(now);
         self.next_turn = [again, to_send, to_read].into_iter().flatten().min();
-        Ok(goes_on)
-    }
-
-    /// Does what can be done without waiting, for a while. `false` when there will be no more.
-    fn serve(&mut self) -> Result<bool, Box<dyn Error>> {
-        // Once, and not until it would block: `poll` says again what is left, and others wait.
-        if self.reads() && self.channel.rx.read()? == ReadOutcome::Closed {
-            self.ended = true;
-        }
-        let Channel { rx, tx } = &mut self.channel;
-        let mut left = TURN;
-        loop {
-            while left > 0
-                && has_room(tx)
-                && let Some(mut message) = rx.next_message()?
-            {
-                left -= 1;
-                // A pid of 0 stands for that of this process. The answer has no descriptor where
-                // there was no place to receive one.
-                let header = Header { pid: 0, ..message.header };
-                tx.compose(header, message.payload, message.descriptor.take())?;
-                self.answered += (HEADER_LEN + message.payload.len()) as u64;
-            }
-            // What is still there waits for room, or for its turn. A write that blocks may have
-            // made some all the same; and nothing is read on while messages are there.
-            let blocked = tx.write()? == WriteOutcome::WouldBlock;
-            if left == 0 || !rx.is_ready() || (blocked && !has_room(tx)) {
-                return Ok(!self.ended || rx.is_ready() || tx.queue_bytes() > 0);
-            }
-        }
+        Ok(self.next != Next::Done)
     }
 }
 
-/// Whether a message of any length, with a descriptor, would not be refused.
-fn has_room(tx: &Sender<Any>) -> bool {
-    tx.has_room(tx.max_len() - HEADER_LEN, true).is_ok()
+fn echo(mut message: Message<'_>, tx: &mut Sender<Any>) -> Result<(), Refused<OwnedFd>> {
+    // A pid of 0 stands for that of this process. The answer has no descriptor where there was no
+    // place to receive one.
+    let header = Header { pid: 0, ..message.header };
+    tx.compose(header, message.payload, message.descriptor.take())
 }
 
 /// Is `eprintln`, but does not panic when nobody listens.

@@ -14,6 +14,8 @@ use imsg_wire::{Message, Messages, Modern, SendBuf};
 
 #[path = "../../imsg-os/examples/tmux/error.rs"]
 mod error;
+#[path = "../../imsg-os/examples/shared/layers.rs"]
+mod layers;
 #[path = "../../imsg-os/examples/privsep/protocol.rs"]
 mod privsep;
 #[path = "../../imsg-os/examples/shared/probe.rs"]
@@ -21,7 +23,8 @@ mod probe;
 #[path = "../../imsg-os/examples/tmux/protocol.rs"]
 mod protocol;
 
-use privsep::{Answer, Failure, Layers, Request, Summary};
+use layers::Layers;
+use privsep::{Answer, Failure, Request, Summary};
 use protocol::{FromClient, FromServer};
 
 const PID: u32 = 4321;

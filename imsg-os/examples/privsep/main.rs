@@ -12,8 +12,11 @@
 
 #![deny(unsafe_code)]
 
+#[path = "../shared/layers.rs"]
+mod layers;
 mod parent;
 mod protocol;
+#[path = "../shared/sandbox.rs"]
 mod sandbox;
 mod worker;
 

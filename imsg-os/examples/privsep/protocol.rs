@@ -5,8 +5,10 @@
 use std::os::fd::{OwnedFd, RawFd};
 
 use imsg_os::protocol;
-use zerocopy::native_endian::{I32, U32, U64};
+use zerocopy::native_endian::{I32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::layers::Layers;
 
 /// The descriptor on which the worker finds the channel.
 pub(crate) const CHANNEL: RawFd = 3;
@@ -33,20 +35,6 @@ protocol! {
 
 // Payloads are structs without padding, in this machine's byte order, like the header before them.
 // A payload has no alignment, so neither have their fields.
-
-/// What stands between the worker and the rest of the system.
-#[derive(Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-pub(crate) struct Layers {
-    pub(crate) user: U32,
-    pub(crate) group: U32,
-    /// Whether it was root before.
-    pub(crate) was_root: u8,
-    /// Whether no program that it executes gets more privileges than it has.
-    pub(crate) no_new_privileges: u8,
-    /// The version of Landlock, or 0 without.
-    pub(crate) landlock: U32,
-}
 
 /// What there is to say about a file.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]

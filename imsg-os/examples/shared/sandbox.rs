@@ -4,7 +4,8 @@ use std::error::Error;
 
 use nix::unistd::{self, Uid, User};
 
-use crate::protocol::{CHANNEL, Layers};
+use crate::layers::Layers;
+use crate::protocol::CHANNEL;
 
 /// Gives up everything but the standard descriptors and the channel.
 ///
@@ -83,7 +84,7 @@ mod linux {
     use nix::sys::prctl;
     use nix::sys::signal::Signal;
 
-    use crate::protocol::Layers;
+    use super::Layers;
 
     pub(super) fn enter(layers: &mut Layers) -> Result<(), Box<dyn Error>> {
         // A worker in the middle of an endless file does not notice that the channel was closed.

@@ -1,0 +1,70 @@
+//! A daemon of three processes: a parent that keeps its privileges and looks at nothing that comes
+//! from clients, and two workers without privileges that talk to each other. Copy it to begin one.
+//!
+//! It tells clients the value of a name. `CONFIG` has a line `NAME VALUE` for each.
+//!
+//! ```text
+//! cargo run --release -p imsg-os --features process --example supervisor -- CONFIG SOCKET
+//! ```
+//!
+//! - `protocol` is what they say to each other,
+//! - `parent` starts the workers, connects them, starts those again that die, and takes signals:
+//!   `SIGHUP` has the configuration read again, `SIGTERM` and `SIGINT` end all,
+//! - `engine` has the configuration, and `frontend` has the clients, and asks the engine.
+
+#![deny(unsafe_code)]
+
+#[path = "../shared/complain.rs"]
+mod complain;
+mod engine;
+mod frontend;
+#[path = "../shared/layers.rs"]
+mod layers;
+mod parent;
+mod protocol;
+#[path = "../shared/sandbox.rs"]
+mod sandbox;
+#[path = "../shared/wait.rs"]
+mod wait;
+
+use std::error::Error;
+use std::path::Path;
+use std::process::ExitCode;
+
+use imsg_os::imsg_wire::typed::Protocol;
+use imsg_os::{Channel, Modern, inherited};
+
+use crate::complain::complain;
+use crate::protocol::{CHANNEL, FromWorker};
+
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments[..] {
+        ["--worker", "engine"] => start_worker().and_then(engine::run),
+        ["--worker", "frontend"] => start_worker().and_then(frontend::run),
+        [config, socket] => parent::run(Path::new(config), Path::new(socket)),
+        _ => Err("usage: supervisor CONFIG SOCKET".into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain("supervisor", error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Gives up the privileges of this process, which is a worker, and returns the channel to the parent.
+fn start_worker() -> Result<Channel> {
+    // SAFETY: nothing else in this program takes up descriptor 3.
+    #[expect(unsafe_code, reason = "only the program can tell what its descriptors are")]
+    let socket = unsafe { inherited(CHANNEL) }?;
+    let layers = sandbox::enter()?;
+    let mut parent = Channel::new(socket, Modern::new())?;
+    parent.rx.allow_descriptors();
+    FromWorker::Ready(layers).compose(&mut parent.tx, 0)?;
+    Ok(parent)
+}

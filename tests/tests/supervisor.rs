@@ -1,0 +1,257 @@
+//! The example `supervisor`, run as a program whose parts are killed.
+
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+
+use imsg_os::{Channel, Header, Modern};
+use imsg_tests::examples;
+use imsg_tests::process::{PATIENCE, Process, Running, until, until_some};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+static SUPERVISOR: LazyLock<PathBuf> = LazyLock::new(|| {
+    examples::build(env!("CARGO_TARGET_TMPDIR"), "imsg-os", "supervisor", "process")
+});
+
+const NOBODY: &str = "65534";
+
+/// The program, all of whose processes are there.
+struct Daemon {
+    program: Running,
+    lines: Receiver<String>,
+    place: TempDir,
+    engine: Process,
+    frontend: Process,
+}
+
+impl Daemon {
+    fn start(config: &str) -> Self {
+        let place = TempDir::new().unwrap();
+        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(place.path().join("config"), config).unwrap();
+        let mut command = Command::new(&*SUPERVISOR);
+        command.arg(place.path().join("config")).arg(place.path().join("socket"));
+        let mut program = Running::start(command.stdin(Stdio::null()).stderr(Stdio::piped()));
+        let stderr = BufReader::new(program.child.stderr.take().unwrap());
+        let (tell, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in stderr.lines() {
+                let _ = tell.send(line.unwrap());
+            }
+        });
+        let nobody = Process::this();
+        let mut daemon = Self { program, lines, place, engine: nobody, frontend: nobody };
+        daemon.until("listening on");
+        // Two are ready, and one is configured, in any order.
+        for _ in 0..3 {
+            daemon.until(" ");
+        }
+        daemon
+    }
+
+    /// Waits until it says a line with this in it.
+    fn until(&mut self, what: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE);
+            let line = line.unwrap_or_else(|error| panic!("in vain: {what}: {error}"));
+            let process = || Process::of(line.split(' ').nth(2).unwrap().parse().unwrap());
+            if line.contains("is ready") {
+                match line.split(' ').nth(1) {
+                    Some("engine") => self.engine = process(),
+                    _ => self.frontend = process(),
+                }
+            }
+            if line.contains(what) {
+                return line;
+            }
+        }
+    }
+
+    fn until_configured(&mut self, generation: u32) {
+        self.until(&format!("has configuration {generation}"));
+    }
+
+    fn process(&self) -> Process {
+        self.program.process()
+    }
+
+    fn configure(&self, config: &str) {
+        fs::write(self.place.path().join("config"), config).unwrap();
+        self.process().signal(Signal::SIGHUP);
+    }
+
+    fn client(&self) -> Client {
+        let socket = UnixStream::connect(self.place.path().join("socket")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Client(Channel::new(socket, Modern::new()).unwrap())
+    }
+}
+
+struct Client(Channel);
+
+impl Client {
+    /// The value of a name; `Err` when the answer is that there is none now.
+    fn try_ask(&mut self, name: &str) -> Result<Option<String>, ()> {
+        let header = Header { id: 77, ..Header::new(1) };
+        self.0.tx.compose(header, name.as_bytes(), None).unwrap();
+        self.0.tx.flush().unwrap();
+        let answer = self.0.rx.recv().unwrap().expect("an answer");
+        assert_eq!(answer.header.id, 77);
+        match answer.header.msg_type {
+            2 => Ok(Some(str::from_utf8(answer.payload).unwrap().to_owned())),
+            3 => Ok(None),
+            4 => Err(()),
+            other => panic!("an answer of type {other}"),
+        }
+    }
+
+    /// Asks until there is an answer.
+    fn ask(&mut self, name: &str) -> Option<String> {
+        until_some("an answer", || self.try_ask(name).ok())
+    }
+
+    fn until_it_hears(&mut self, name: &str, value: &str) {
+        until(value, || self.try_ask(name).is_ok_and(|it| it.as_deref() == Some(value)));
+    }
+}
+
+fn gone(process: Process) -> bool {
+    process.status("State").is_none_or(|state| state.starts_with('Z'))
+}
+
+#[test]
+fn clients_get_the_values_of_the_configuration() {
+    let daemon = Daemon::start("one 1\ntwo two words\n");
+    let (mut client, mut other) = (daemon.client(), daemon.client());
+
+    assert_eq!(client.ask("one").as_deref(), Some("1"));
+    assert_eq!(other.ask("two").as_deref(), Some("two words"));
+    assert_eq!(client.ask("three"), None);
+}
+
+#[test]
+fn workers_have_no_privileges() {
+    let daemon = Daemon::start("one 1\n");
+    if !Process::this().status("Uid").unwrap().starts_with("0\t") {
+        return;
+    }
+    daemon.client().ask("one");
+    for worker in [daemon.engine, daemon.frontend] {
+        let uid = worker.status("Uid").unwrap();
+        assert!(uid.split_whitespace().all(|id| id == NOBODY), "{uid}");
+        assert_eq!(worker.status("NoNewPrivs").as_deref(), Some("1"));
+    }
+}
+
+#[test]
+fn a_hangup_has_the_configuration_read_again() {
+    let mut daemon = Daemon::start("one 1\n");
+    let mut client = daemon.client();
+    assert_eq!(client.ask("one").as_deref(), Some("1"));
+
+    daemon.configure("two 2\n");
+    daemon.until_configured(2);
+
+    assert_eq!(client.ask("one"), None);
+    assert_eq!(client.ask("two").as_deref(), Some("2"));
+}
+
+#[test]
+fn a_configuration_of_many_times_the_queue_arrives_whole() {
+    let mut daemon = Daemon::start("one 1\n");
+    let config: String = (0..20_000).map(|n| format!("{n} {n}{}\n", "x".repeat(100))).collect();
+
+    daemon.configure(&config);
+    daemon.until_configured(2);
+
+    let mut client = daemon.client();
+    for n in [0, 10_000, 19_999] {
+        assert_eq!(client.ask(&n.to_string()), Some(format!("{n}{}", "x".repeat(100))));
+    }
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_changes_nothing() {
+    let mut daemon = Daemon::start("one 1\n");
+    daemon.configure("nonsense\n");
+    daemon.until("nothing changed");
+    daemon.configure("two 2\n");
+    daemon.until_configured(2);
+
+    assert_eq!(daemon.client().ask("two").as_deref(), Some("2"));
+}
+
+#[test]
+fn an_engine_that_is_killed_is_started_again_and_clients_notice_no_more_than_a_pause() {
+    let mut daemon = Daemon::start("one 1\n");
+    let mut client = daemon.client();
+    assert_eq!(client.ask("one").as_deref(), Some("1"));
+    daemon.configure("one new\n");
+    daemon.until_configured(2);
+
+    daemon.engine.signal(Signal::SIGKILL);
+    daemon.until("has ended: signal: 9");
+    daemon.until_configured(2);
+
+    client.until_it_hears("one", "new");
+}
+
+#[test]
+fn a_frontend_that_is_killed_is_started_again_and_serves_those_who_come_back() {
+    let mut daemon = Daemon::start("one 1\n");
+    let mut client = daemon.client();
+    assert_eq!(client.ask("one").as_deref(), Some("1"));
+
+    daemon.frontend.signal(Signal::SIGKILL);
+    daemon.until("has ended: signal: 9");
+
+    assert!(client.0.rx.recv().unwrap().is_none());
+    daemon.client().until_it_hears("one", "1");
+}
+
+#[test]
+fn workers_end_when_the_parent_is_killed() {
+    let mut daemon = Daemon::start("one 1\n");
+    daemon.client().ask("one");
+
+    daemon.program.kill();
+
+    until("they have ended", || gone(daemon.engine) && gone(daemon.frontend));
+}
+
+#[test]
+fn a_request_to_end_ends_all_three() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut daemon = Daemon::start("one 1\n");
+        daemon.client().ask("one");
+
+        daemon.process().signal(signal);
+
+        assert!(daemon.program.until_it_ends().success());
+        assert!(gone(daemon.engine) && gone(daemon.frontend));
+        assert!(!daemon.place.path().join("socket").exists());
+    }
+}
+
+#[test]
+fn a_worker_that_dies_too_often_ends_all() {
+    let mut daemon = Daemon::start("one 1\n");
+    for _ in 0..5 {
+        daemon.engine.signal(Signal::SIGKILL);
+        daemon.until("has ended");
+        daemon.until("has configuration");
+    }
+    daemon.engine.signal(Signal::SIGKILL);
+
+    assert_eq!(daemon.program.until_it_ends().code(), Some(1));
+    assert!(gone(daemon.engine) && gone(daemon.frontend));
+}
