@@ -252,24 +252,26 @@ fn clients_that_pass_their_own_ends_and_die_in_a_message_are_hung_up_on_and_idle
 }
 
 #[test]
-fn clients_that_pass_their_own_ends_and_die_with_answers_unread_are_hung_up_on() {
+fn clients_that_do_not_read_their_answers_are_hung_up_on() {
     for setting in Setting::all() {
-        let server = setting.with_patience("1").start();
+        let server = setting.with_patience("0.2").start();
         let baseline = server.descriptors();
         let mut other = server.connect();
-        let mut clients: Vec<_> = (0..8).map(|_| server.connect()).collect();
-        let mut rounds_in_vain = 0;
-        while rounds_in_vain < 3 {
-            let sent: usize = clients.iter_mut().map(Client::send_own_end_until_it_blocks).sum();
-            rounds_in_vain = if sent == 0 { rounds_in_vain + 1 } else { 0 };
-            other.exchange_a_little();
+        for _ in 0..3 {
+            let mut lazy = server.connect();
+            while lazy.channel.tx.write().is_ok() {
+                wait_for(&lazy.channel, PollFlags::POLLOUT);
+                while has_room(&lazy.channel.tx) {
+                    lazy.compose(&POOL[..MOST], true, true);
+                }
+            }
         }
-        drop(clients);
-        server.until_complaints(8);
+        server.until_complaints(3);
         server.until_descriptors(baseline + 1);
         other.exchange_a_little();
         let complaints = server.finish();
-        assert_eq!(complaints.len(), 8, "{setting:?}: {complaints:?}");
+        assert_eq!(complaints.len(), 3, "{setting:?}: {complaints:?}");
+        // Or that it did not complete a message, when this test itself was held up in one.
         assert!(complaints.iter().all(|line| line.ends_with(" in time")), "{complaints:?}");
     }
 }
@@ -614,23 +616,6 @@ impl Client {
         let flags = MsgFlags::MSG_NOSIGNAL;
         let sent = sendmsg::<()>(own_end[0], &[IoSlice::new(bytes)], &rights, flags, None);
         assert_eq!(sent, Ok(bytes.len()));
-    }
-
-    /// Sends its own end of the connection on and on, and does not receive. Returns how many times;
-    /// it may have been hung up on.
-    fn send_own_end_until_it_blocks(&mut self) -> usize {
-        let Channel { tx, .. } = &mut self.channel;
-        let mut sent = 0;
-        loop {
-            while has_room(tx) {
-                let own_end = tx.as_fd().try_clone_to_owned().unwrap();
-                tx.compose(Header::new(1), &POOL[..MOST], Some(own_end)).unwrap();
-                sent += 1;
-            }
-            if !matches!(tx.write(), Ok(WriteOutcome::All)) {
-                return sent;
-            }
-        }
     }
 
     fn receive_all(&mut self) {
