@@ -29,6 +29,19 @@ pub enum RecvError {
     DescriptorLimit,
 }
 
+impl RecvError {
+    /// Whether this is how it shows that the peer is gone: it reset the connection, or the stream
+    /// ended inside a message.
+    #[must_use]
+    pub fn is_peer_gone(&self) -> bool {
+        match self {
+            Self::Io(error) => is_peer_gone(error),
+            Self::Protocol(error) => error.is_peer_gone(),
+            Self::Full | Self::DescriptorLimit => false,
+        }
+    }
+}
+
 impl fmt::Display for RecvError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -82,6 +95,34 @@ pub enum SendError {
     Io(io::Error),
     /// The message cannot be sent, or not before what is queued.
     Refused(imsg_wire::Reason),
+}
+
+impl SendError {
+    /// Whether this is how it shows that the peer is gone, or reads no more.
+    #[must_use]
+    pub fn is_peer_gone(&self) -> bool {
+        matches!(self, Self::Io(error) if is_peer_gone(error))
+    }
+}
+
+/// Whether an error of a [flush](crate::Sender::flush) or a [write](crate::Sender::write), or one
+/// that was made of a [`RecvError`] or a [`SendError`], says that the peer is gone.
+///
+/// What it sent before can still be received.
+///
+/// ```
+/// use imsg_os::{Channel, Header, Modern, is_peer_gone};
+///
+/// let (mut channel, peer) = Channel::pair(Modern::new())?;
+/// channel.tx.compose(Header::new(1), b"are you there?", None).unwrap();
+/// drop(peer);
+/// assert!(is_peer_gone(&channel.tx.flush().unwrap_err()));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[must_use]
+pub fn is_peer_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected | UnexpectedEof)
 }
 
 impl fmt::Display for SendError {

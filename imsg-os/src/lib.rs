@@ -236,7 +236,7 @@ pub use blocking::{Channel, Receiver, Sender};
 pub use channel::receiver::{Message, ReadOutcome, Received};
 pub use channel::sender::{WriteOutcome, Writer};
 pub use deadline::Deadline;
-pub use error::{NotAStream, RecvError, SendError};
+pub use error::{NotAStream, RecvError, SendError, is_peer_gone};
 pub use imsg_wire;
 #[cfg(feature = "zeroize")]
 pub use imsg_wire::Wiping;

@@ -301,7 +301,8 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
     /// is queued, or when the peer has the beginning of that message already.
     ///
     /// This is for a message that cannot be sent, ever, and keeps those behind it from being sent:
-    /// there are descriptors that a kernel does not pass on, and peers that refuse them.
+    /// there are descriptors that a kernel does not pass on, and peers that refuse them. The storage
+    /// is told that its bytes are not needed any more when the next ones are sent.
     ///
     /// ```
     /// use imsg_wire::{Descriptor, Header, Modern, SendBuf};
@@ -487,7 +488,6 @@ impl<D: Dialect, F, const N: usize> SendState<D, F, N> {
             storage.release(self.end..self.lent);
         }
         self.lent = 0;
-        self.release(storage);
         if storage.bytes().len().saturating_sub(self.end) < wanted {
             self.move_to_front(storage);
         }
@@ -519,7 +519,8 @@ impl<D: Dialect, F, const N: usize> SendState<D, F, N> {
         if queued > 0 {
             move_to_front(bytes, self.start..end);
         }
-        storage.release(self.start..end);
+        // Also what was taken back, unless something lies there now.
+        storage.release(self.released.max(queued)..end);
         self.released = 0;
         self.start = 0;
         self.end = queued;

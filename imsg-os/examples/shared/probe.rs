@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::net::UnixStream;
 
-use imsg_os::{Any, Channel, Classic, Endian, Error, Header, RecvError};
+use imsg_os::{Any, Channel, Classic, Endian, Header, RecvError};
 
 /// What a server makes of the probe.
 pub(crate) enum Answer {
@@ -38,13 +38,8 @@ pub(crate) fn probe(socket: UnixStream) -> Result<Answer, RecvError> {
             OTHER_VERSION => Answer::Speaks(Any::Classic(Endian::NATIVE)),
             msg_type => Answer::Other { msg_type },
         }),
-        Ok(None) | Err(RecvError::Protocol(Error::Truncated { .. })) => Ok(modern),
-        Err(RecvError::Io(error)) if is_hang_up(&error) => Ok(modern),
+        Ok(None) => Ok(modern),
+        Err(error) if error.is_peer_gone() => Ok(modern),
         Err(error) => Err(error),
     }
-}
-
-/// Whether this is how the system says that the peer of a socket is gone.
-pub(crate) fn is_hang_up(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }

@@ -10,13 +10,12 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 
-use imsg_os::{Any, Channel, Message, ReadOutcome, RecvError, Sender};
+use imsg_os::{Any, Channel, Message, ReadOutcome, RecvError, Sender, is_peer_gone};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Error;
 use crate::greeting::greet;
-use crate::probe::is_hang_up;
 use crate::protocol::{FromClient, FromServer, header};
 
 /// How many bytes may be queued when a message of the server is looked at, which may need an
@@ -125,7 +124,7 @@ impl Client {
         }
         match self.channel.tx.write() {
             Ok(_) => Ok(()),
-            Err(error) if is_hang_up(&error) => {
+            Err(error) if is_peer_gone(&error) => {
                 self.session.deaf = true;
                 Ok(())
             }
@@ -185,7 +184,7 @@ impl Client {
                 Ok(())
             }
             // With something of ours unread.
-            Err(RecvError::Io(error)) if is_hang_up(&error) => {
+            Err(RecvError::Io(error)) if is_peer_gone(&error) => {
                 self.ended = true;
                 Ok(())
             }

@@ -6,9 +6,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use imsg_os::typed::BadMessage;
-use imsg_os::{Reason, RecvError, Refused, WriteError};
+use imsg_os::{Reason, RecvError, Refused, WriteError, is_peer_gone};
 
-use crate::probe::is_hang_up;
 use crate::protocol::VERSION;
 
 #[derive(Debug)]
@@ -80,7 +79,7 @@ impl std::error::Error for Error {}
 
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
-        if is_hang_up(&error) { Self::Gone } else { Self::Io(error) }
+        if is_peer_gone(&error) { Self::Gone } else { Self::Io(error) }
     }
 }
 

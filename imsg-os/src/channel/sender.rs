@@ -104,7 +104,9 @@ impl<D: Dialect, S: Storage, K: AsFd> Sender<D, S, K> {
     ///
     /// This is for a message that can never be sent, as its descriptor is of a kind that the kernel
     /// does not pass on, or as the peer refuses descriptors: [`flush`](crate::Sender::flush) fails
-    /// again and again then, and nothing behind the message is sent.
+    /// again and again then, and nothing behind the message is sent. (Not after a flush that would
+    /// block: FreeBSD since 15 may have queued the descriptor then, without a byte, and the next
+    /// marked message would be taken for its owner.)
     pub fn take_back(&mut self) -> Option<Message<'_>> {
         self.buf.take_back()
     }
