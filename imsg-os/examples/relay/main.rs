@@ -60,8 +60,9 @@ use crate::tap::Tap;
 /// A side may be silent as long as it likes, but not in the middle of a message (--patience): one
 /// that passed its own end of the connection over the connection and died does not hang up.
 ///
-/// Who reads slowly is waited for (but see --reader-patience): a side of a connection slows the other one, and who reads the
-/// output slowly slows all. When nobody reads it any more, the connections go on without.
+/// Who reads slowly is waited for (but see --reader-patience): a side of a connection slows the
+/// other one, and who reads the output slowly slows all. When nobody reads it any more, the
+/// connections go on without.
 ///
 /// A connection ends, with a line on standard error, when a side breaks the protocol, when a marked
 /// message comes without its descriptor, and when a message cannot be passed on: a classic program
