@@ -14,8 +14,7 @@ use imsg_os::imsg_wire::typed::Protocol;
 use imsg_os::{Any, Channel, RecvError};
 use nix::errno::Errno;
 
-use crate::protocol::{Answer, CHANNEL, Failure, Request, Summary};
-use crate::sandbox::Layers;
+use crate::protocol::{Answer, CHANNEL, Failure, Layers, Request, Summary};
 use crate::{Dialect, complain, open};
 
 pub(crate) fn run(dialect: Dialect, files: &[PathBuf]) -> Result<ExitCode, Box<dyn Error>> {

@@ -2,13 +2,16 @@
 //!
 //! The id of a request is chosen by the parent; the answer has the same.
 
+#[path = "../shared/layers.rs"]
+mod layers;
+
 use std::os::fd::{OwnedFd, RawFd};
 
 use imsg_os::imsg_wire::protocol;
 use zerocopy::native_endian::{I32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::sandbox::Layers;
+pub(crate) use layers::Layers;
 
 /// The descriptor on which the worker finds the channel.
 pub(crate) const CHANNEL: RawFd = 3;

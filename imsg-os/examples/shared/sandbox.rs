@@ -4,24 +4,7 @@ use std::error::Error;
 
 use nix::unistd::{self, Uid, User};
 
-use zerocopy::native_endian::U32;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
-
-use crate::protocol::CHANNEL;
-
-/// What stands between the worker and the rest of the system.
-#[derive(Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-pub(crate) struct Layers {
-    pub(crate) user: U32,
-    pub(crate) group: U32,
-    /// Whether it was root before.
-    pub(crate) was_root: u8,
-    /// Whether no program that it executes gets more privileges than it has.
-    pub(crate) no_new_privileges: u8,
-    /// The version of Landlock, or 0 without.
-    pub(crate) landlock: U32,
-}
+use crate::protocol::{CHANNEL, Layers};
 
 /// Gives up everything but the standard descriptors and the channel.
 ///
@@ -100,7 +83,7 @@ mod linux {
     use nix::sys::prctl;
     use nix::sys::signal::Signal;
 
-    use super::Layers;
+    use crate::protocol::Layers;
 
     pub(super) fn enter(layers: &mut Layers) -> Result<(), Box<dyn Error>> {
         // A worker in the middle of an endless file does not notice that the channel was closed.

@@ -1,12 +1,15 @@
 //! The messages of all channels.
 
+#[path = "../shared/layers.rs"]
+mod layers;
+
 use std::os::fd::OwnedFd;
 
 use imsg_os::imsg_wire::protocol;
 use imsg_os::imsg_wire::typed::Counted;
 pub(crate) use imsg_os::process::CHANNEL;
 
-use crate::sandbox::Layers;
+pub(crate) use layers::Layers;
 
 protocol! {
     /// From the parent to a worker.
@@ -49,7 +52,6 @@ protocol! {
     }
 }
 
-/// The longest name, in bytes.
+/// The longest name and the longest value, in bytes.
 pub(crate) const NAME: usize = 255;
-/// The longest value, in bytes: of what an answer needs room for.
 pub(crate) const VALUE: usize = 1000;
