@@ -77,14 +77,18 @@ use crate::sys::{self, Interest};
 ///
 /// # In an event loop
 ///
-/// With a non-blocking socket, this is what to do when `poll` or the like says that something is
-/// ready. Ask it for writability only while something is [queued](Sender::queue_len). With
-/// edge-triggered events, read until it would block. Where an answer may find no
-/// [room](Sender::has_room), ask for that before a message is taken, and read on only when
-/// [`is_ready`](Receiver::is_ready) is false: with messages left, a read can be
-/// [`RecvError::Full`]. Read also when the event says that the peer hung up (`POLLHUP`), or that
-/// something failed. The example `imsg_init` has the whole loop around poll(2), and `echo_poll` and
-/// `echo_mio` are servers for many clients.
+/// A [`turn`](Channel::turn) does all that can be done without waiting, and says what to wait for;
+/// [`Turn`](crate::Turn) has an example. The examples `echo_poll` and `echo_mio` are servers for many
+/// clients, and `supervisor` is a daemon.
+///
+/// A program that takes the steps itself makes the socket non-blocking, and keeps to this. Ask `poll`
+/// for writability only while something is [queued](Sender::queue_len). With edge-triggered events,
+/// read until it would block. Where an answer may find no [room](Sender::has_room), ask for that
+/// before a message is taken, and read on only when [`is_ready`](Receiver::is_ready) is false: with
+/// messages left, a read can be [`RecvError::Full`]. When a write has made room, take the messages
+/// that were left before waiting, as no event comes for them. Read also when the event says that the
+/// peer hung up (`POLLHUP`), or that something failed. The example `imsg_init` has the whole loop
+/// around poll(2).
 ///
 /// ```
 /// use imsg_os::{Channel, Modern, ReadOutcome};

@@ -33,15 +33,16 @@
 //! for each client. `privsep` is a parent that opens files and a sandboxed worker that reads
 //! them, `tmux` a client of a real server, `dump` a decoder of captured streams, `relay` a listener
 //! between a server and its clients, and `echo_poll`, `echo_mio` and `echo_tokio` are servers for
-//! many clients.
+//! many clients. `supervisor` is a daemon to begin one with: two workers that talk to each other, a
+//! configuration that is read again, and a parent that starts those again that die.
 //!
 //! # Blocking, event loops, tokio
 //!
 //! | | receive | send |
 //! | --- | --- | --- |
 //! | blocking | [`Receiver::recv`] | [`Sender::compose`], then [`Sender::flush`] |
-//! | event loop | [`Receiver::read`], then [`Receiver::messages`] | [`Sender::compose`], then [`Sender::write`]; see [`Channel`](Channel#in-an-event-loop) |
-//! | tokio | `tokio::Receiver::recv` | `tokio::Sender::reserve`, `compose`, then `flush` |
+//! | event loop | [`Channel::turn`], or [`Receiver::read`] and then [`Receiver::messages`] | the same, or [`Sender::compose`] and then [`Sender::write`]; see [`Channel`](Channel#in-an-event-loop) |
+//! | tokio | `tokio::Receiver::recv` | `tokio::Sender::reserve`, `compose`, then `flush`; `tokio::Client` for calls |
 //!
 //! Nothing is sent before it is flushed or written, and what is queued when a channel is dropped is
 //! lost. No call is ended by a signal. To limit the time of one read without an event loop, give the
@@ -50,8 +51,9 @@
 //! [`Receiver::recv`] waits on. A peer that sends a byte now and then is never late by that: the time
 //! for a whole message is for the program to count, by a [`Deadline`].
 //!
-//! An event loop that serves several peers takes a bounded number of messages of one
-//! (`rx.messages().take(64)`), and comes back to it without waiting while [`Receiver::is_ready`].
+//! A [`Turn`] of an event loop is bounded in messages, so that other peers have theirs, and never
+//! forgets a message that it held back for want of room. [`Requests`] keeps what waits for a reply.
+//! [`Receiver::received`] and [`Sender::sent`] are numbers to watch.
 //!
 //! A flush waits in vain when the peer shuts down its *reading* side (`SHUT_RD`) and the socket is
 //! full, as no system says so to one that waits: a send has to fail. [`Sender::flush`] tries once a
@@ -123,28 +125,15 @@
 //! The crate `privsep` sends the classic header and never marks a message that has a descriptor. A
 //! program that talks to one sets [`Pairing::Unmarked`] on its receiver; what it sends itself is
 //! marked, which `privsep` does not look at. What `privsep` does beside messages, to start processes
-//! and to drop their privileges, this crate leaves to others, such as `command-fds` (see below) and
-//! `nix`.
+//! and to drop their privileges, this crate leaves to others, such as `command-fds` and `nix`, but for
+//! the feature `process`.
 //!
 //! # Starting a process with a channel
 //!
-//! The worker finds its end as descriptor 3, and takes it up with [`inherited`]. The parent puts it
-//! there with the crate `command-fds` (the example `pass_descriptor` has both sides):
-//!
-//! ```no_run
-//! use command_fds::{CommandFdExt, FdMapping};
-//! use imsg_os::{Channel, Modern};
-//! use std::os::unix::net::UnixStream;
-//! use std::process::Command;
-//!
-//! let (ours, theirs) = UnixStream::pair()?;
-//! let mut command = Command::new("worker");
-//! command.fd_mappings(vec![FdMapping { parent_fd: theirs.into(), child_fd: 3 }])?;
-//! let worker = command.spawn()?;
-//! drop(command); // it holds the worker's end: the end of the worker would go unnoticed
-//! let channel = Channel::new(ours, Modern::new())?;
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
+//! The worker finds its end as descriptor 3, and takes it up with [`inherited`]. With the feature
+//! `process`, `process::Worker` starts it, ends it and reaps it; `pass_descriptor` has both sides by
+//! hand, with the crate `command-fds`. What matters is that the parent keeps no copy of the worker's
+//! end: the end of the worker would go unnoticed.
 //!
 //! # Typed protocols
 //!

@@ -127,6 +127,10 @@ struct Client {
     unsent: Vec<u8>,
     received: Vec<u8>,
     hangs_up: bool,
+    /// Whether it does so before it has all answers, which wakes the server.
+    hangs_up_early: bool,
+    /// The bytes of all answers.
+    due: usize,
 }
 
 impl Client {
@@ -144,7 +148,8 @@ impl Client {
                     Err(error) => panic!("send: {error}"),
                 };
                 self.unsent.drain(..sent);
-                if self.unsent.is_empty() && self.hangs_up {
+                let early = self.hangs_up_early || self.received.len() == self.due;
+                if self.unsent.is_empty() && self.hangs_up && early {
                     self.hangs_up = false;
                     self.socket.shutdown(std::net::Shutdown::Write).expect("shut down");
                     return true;
@@ -200,6 +205,7 @@ proptest! {
         bound in 1..40_usize,
         edge_triggered: bool,
         blocking: bool,
+        hangs_up_early: bool,
     ) {
         let room = room.max(lengths.iter().copied().max().unwrap_or(0));
         let (ours, theirs) = sockets();
@@ -220,7 +226,10 @@ proptest! {
         let mut server = Server { channel, turn, wakes, next: Next::Again, bound, handled: 0, in_vain: 0 };
         let unsent = stream(&lengths);
         let expected = unsent.clone();
-        let mut client = Client { socket: theirs, unsent, received: Vec::new(), hangs_up: true };
+        let due = unsent.len();
+        let received = Vec::new();
+        let socket = theirs;
+        let mut client = Client { socket, unsent, received, hangs_up: true, hangs_up_early, due };
 
         let mut steps = steps.iter().cycle();
         while server.next != Next::Done {

@@ -48,10 +48,8 @@ pub(crate) fn run(config: &Path, path: &Path) -> Result<()> {
 }
 
 struct Parent {
-    /// The engine and the frontend.
-    workers: [Child; 2],
+    workers: [Child; 2], // the engine and the frontend
     values: Vec<(String, String)>,
-    /// How often values were read.
     generation: u32,
     listener: UnixListener,
 }

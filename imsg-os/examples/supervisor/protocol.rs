@@ -49,7 +49,6 @@ protocol! {
     }
 }
 
-/// The longest name, in bytes.
+/// The longest name and the longest value, in bytes.
 pub(crate) const NAME: usize = 255;
-/// The longest value, in bytes: of what an answer needs room for.
 pub(crate) const VALUE: usize = 1000;
