@@ -84,7 +84,7 @@ mod linux {
     use nix::sys::prctl;
     use nix::sys::signal::Signal;
 
-    use crate::protocol::Layers;
+    use crate::layers::Layers;
 
     pub(super) fn enter(layers: &mut Layers) -> Result<(), Box<dyn Error>> {
         // A worker in the middle of an endless file does not notice that the channel was closed.
