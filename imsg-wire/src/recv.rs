@@ -59,8 +59,7 @@ struct RecvState<D, F, const N: usize> {
     end: usize,
     /// The stream offset of `start`.
     offset: u64,
-    /// How many messages were taken, and descriptors with them.
-    messages: u64,
+    /// How many descriptors were taken with messages.
     taken_descriptors: u64,
     /// The bytes lent by `spare` and not committed yet.
     offered: usize,
@@ -85,7 +84,6 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
                 start: 0,
                 end: 0,
                 offset: 0,
-                messages: 0,
                 taken_descriptors: 0,
                 offered: 0,
                 finished: false,
@@ -299,14 +297,13 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
         state.finished = false;
         state.failed = None;
         state.descriptors.reset();
-        state.messages = 0;
         state.taken_descriptors = 0;
     }
 
-    /// What was taken: messages, their bytes, and the descriptors that they had.
+    /// What was taken: the bytes of messages, and the descriptors that they had.
     pub fn received(&self) -> Counts {
-        let RecvState { messages, offset, taken_descriptors, .. } = self.state;
-        Counts { messages, bytes: offset, descriptors: taken_descriptors }
+        let RecvState { offset, taken_descriptors, .. } = self.state;
+        Counts { bytes: offset, descriptors: taken_descriptors }
     }
 
     /// How many bytes arrived that were not taken: of whole messages, and of a part of one.
@@ -432,7 +429,6 @@ impl<D: Dialect, F, const N: usize> RecvState<D, F, N> {
     #[inline]
     fn pass(&mut self, frame: Frame) {
         self.start = self.start.saturating_add(frame.len);
-        self.messages = self.messages.wrapping_add(1);
         self.offset = self.offset.wrapping_add(frame.len as u64);
     }
 

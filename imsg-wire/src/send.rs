@@ -82,8 +82,8 @@ struct SendState<D, F, const N: usize> {
     dialect: D,
     max_len: usize,
     pid: u32,
-    /// Up to where the storage was told that bytes are not needed any more.
-    released: usize,
+    /// How many bytes before `start` were taken back, and the storage was not told of it.
+    unreleased: usize,
     /// Where the bytes to send start in the storage.
     start: usize,
     /// Where they end.
@@ -92,10 +92,9 @@ struct SendState<D, F, const N: usize> {
     boundary: usize,
     /// Where the space ends that a message in place may have written to, if it was not closed.
     lent: usize,
-    /// How many messages were queued, and not taken back.
-    queued_messages: u64,
-    /// How many of them were sent completely.
-    sent_messages: u64,
+    /// How many messages were not sent completely.
+    messages: usize,
+    /// How many descriptors were sent.
     sent_descriptors: u64,
     /// How many bytes of `offset` were taken back.
     taken_back: u64,
@@ -117,13 +116,12 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
                 dialect,
                 max_len,
                 pid: 0,
-                released: 0,
+                unreleased: 0,
                 start: 0,
                 end: 0,
                 boundary: 0,
                 lent: 0,
-                queued_messages: 0,
-                sent_messages: 0,
+                messages: 0,
                 sent_descriptors: 0,
                 taken_back: 0,
                 offset: 0,
@@ -286,11 +284,8 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
         let sent = state.first_descriptor().is_some();
         let descriptor = if sent { state.pop_descriptor() } else { None };
         state.count_sent(storage.bytes(), n);
-        state.start = state.start.saturating_add(n);
-        state.release(storage);
-        state.offset = state.offset.wrapping_add(n as u64);
+        state.pass(storage, n);
         if state.start == state.end {
-            state.released = 0;
             state.start = 0;
             state.end = 0;
         }
@@ -321,7 +316,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
     /// ```
     pub fn take_back(&mut self) -> Option<Message<'_, F>> {
         let Self { storage, state } = self;
-        state.release(storage);
+        state.pass(storage, 0);
         if state.boundary > 0 {
             return None;
         }
@@ -329,8 +324,10 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
         let (frame, payload, _) = split(&state.dialect, queued, usize::MAX).ok()??;
         let sent_with = state.first_descriptor().is_some();
         let descriptor = if sent_with { state.descriptors.pop_front() } else { None };
-        state.queued_messages = state.queued_messages.wrapping_sub(1);
+        state.messages = state.messages.wrapping_sub(1);
         state.taken_back = state.taken_back.wrapping_add(frame.len as u64);
+        // The storage is told later, as the message is borrowed.
+        state.unreleased = frame.len;
         state.start = state.start.saturating_add(frame.len);
         state.offset = state.offset.wrapping_add(frame.len as u64);
         let descriptor = descriptor.map_or(Descriptor::None, |(_, here)| Descriptor::Here(here));
@@ -339,7 +336,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
 
     /// How many messages were queued and not sent completely (`imsgbuf_queuelen`).
     pub fn queue_len(&self) -> usize {
-        self.state.messages() as usize
+        self.state.messages
     }
 
     /// How many bytes are queued, headers included.
@@ -347,11 +344,10 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
         self.state.queued()
     }
 
-    /// What was sent: whole messages, all bytes, and descriptors.
+    /// What was sent: all bytes, and the descriptors.
     pub fn sent(&self) -> Counts {
-        let SendState { sent_messages, sent_descriptors, offset, taken_back, .. } = self.state;
-        let bytes = offset.wrapping_sub(taken_back);
-        Counts { messages: sent_messages, bytes, descriptors: sent_descriptors }
+        let SendState { sent_descriptors, offset, taken_back, .. } = self.state;
+        Counts { bytes: offset.wrapping_sub(taken_back), descriptors: sent_descriptors }
     }
 
     /// Whether there is nothing to send.
@@ -365,13 +361,12 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
         let Self { storage, state } = self;
         storage.release(0..storage.bytes().len());
         state.descriptors.clear();
-        state.released = 0;
+        state.unreleased = 0;
         state.start = 0;
         state.end = 0;
         state.boundary = 0;
         state.lent = 0;
-        state.queued_messages = 0;
-        state.sent_messages = 0;
+        state.messages = 0;
         state.sent_descriptors = 0;
         state.taken_back = 0;
         state.offset = 0;
@@ -389,7 +384,7 @@ impl<D, S, F, const N: usize> fmt::Debug for SendBuf<D, S, F, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = &self.state;
         f.debug_struct("SendBuf")
-            .field("messages", &state.queued_messages.wrapping_sub(state.sent_messages))
+            .field("messages", &state.messages)
             .field("bytes", &state.end.saturating_sub(state.start))
             .field("descriptors", &state.descriptors.len())
             .field("max_len", &state.max_len)
@@ -472,13 +467,14 @@ impl<D: Dialect, F, const N: usize> SendState<D, F, N> {
         if marked && self.descriptors.is_full() { Err(Reason::DescriptorsFull) } else { Ok(()) }
     }
 
-    /// Tells the storage what was sent or taken back, now that it cannot be borrowed.
+    /// Goes on behind `n` bytes that are not needed any more.
     #[inline]
-    fn release(&mut self, storage: &mut impl Storage) {
-        if self.released < self.start {
-            storage.release(self.released..self.start);
-            self.released = self.start;
-        }
+    fn pass(&mut self, storage: &mut impl Storage, n: usize) {
+        let from = self.start.saturating_sub(self.unreleased);
+        self.unreleased = 0;
+        self.start = self.start.saturating_add(n);
+        self.offset = self.offset.wrapping_add(n as u64);
+        storage.release(from..self.start);
     }
 
     /// The free bytes, after an attempt to make them `wanted` at least.
@@ -520,8 +516,9 @@ impl<D: Dialect, F, const N: usize> SendState<D, F, N> {
             move_to_front(bytes, self.start..end);
         }
         // Also what was taken back, unless something lies there now.
-        storage.release(self.released.max(queued)..end);
-        self.released = 0;
+        let from = self.start.saturating_sub(self.unreleased).max(queued);
+        storage.release(from..end);
+        self.unreleased = 0;
         self.start = 0;
         self.end = queued;
     }
@@ -535,11 +532,7 @@ impl<D: Dialect, F, const N: usize> SendState<D, F, N> {
             let _ = self.descriptors.push_back((offset, descriptor));
         }
         self.end = self.end.saturating_add(len);
-        self.queued_messages = self.queued_messages.wrapping_add(1);
-    }
-
-    fn messages(&self) -> u64 {
-        self.queued_messages.wrapping_sub(self.sent_messages)
+        self.messages = self.messages.wrapping_add(1);
     }
 
     /// Takes out the descriptor that was sent.
@@ -572,7 +565,7 @@ impl<D: Dialect, F, const N: usize> SendState<D, F, N> {
     #[inline]
     fn count_sent(&mut self, bytes: &[u8], n: usize) {
         if n == self.queued() {
-            self.sent_messages = self.queued_messages;
+            self.messages = 0;
             self.boundary = 0;
             return;
         }
@@ -583,7 +576,7 @@ impl<D: Dialect, F, const N: usize> SendState<D, F, N> {
         // `boundary` is where the message ends whose first bytes were sent before, if any.
         let partly = self.boundary > 0;
         if partly && self.boundary <= n {
-            self.sent_messages = self.sent_messages.wrapping_add(1);
+            self.messages = self.messages.wrapping_sub(1);
         }
         while self.boundary < n {
             let at = self.start.saturating_add(self.boundary);
@@ -593,7 +586,7 @@ impl<D: Dialect, F, const N: usize> SendState<D, F, N> {
             };
             self.boundary = self.boundary.saturating_add(frame.len);
             if self.boundary <= n {
-                self.sent_messages = self.sent_messages.wrapping_add(1);
+                self.messages = self.messages.wrapping_sub(1);
             }
         }
         self.boundary = self.boundary.saturating_sub(n);

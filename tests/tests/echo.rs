@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -260,7 +260,7 @@ fn clients_that_do_not_read_their_answers_are_hung_up_on() {
         for _ in 0..3 {
             let mut lazy = server.connect();
             while lazy.channel.tx.write().is_ok() {
-                wait_for(&lazy.channel, PollFlags::POLLOUT);
+                until_ready(&lazy.channel, PollFlags::POLLOUT);
                 while has_room(&lazy.channel.tx) {
                     lazy.compose(&POOL[..MOST], true, true);
                 }

@@ -102,6 +102,7 @@ impl<D: Dialect, F, const N: usize> sealed::Sealed for Pending<'_, D, F, N> {}
 impl<D: Dialect, F, const N: usize> InPlace for Pending<'_, D, F, N> {
     type Descriptor = F;
 
+    #[inline]
     fn close_with(writer: Writer<'_, Self>, descriptor: Option<F>) -> Result<(), Refused<F>> {
         let (payload_len, Pending { state, raw, header, descriptor: held }) = writer.finish();
         if let Err(reason) = state.admit(descriptor.is_some()) {
