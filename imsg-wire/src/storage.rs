@@ -78,9 +78,11 @@ mod tests {
 
     #[test]
     fn a_range_arrives_at_the_front_whether_it_overlaps_that_or_not() {
+        // Miri takes milliseconds for each.
+        let step = if cfg!(miri) { 13 } else { 1 };
         let bytes: [u8; 200] = core::array::from_fn(|at| at as u8);
-        for start in 0..=bytes.len() {
-            for end in start..=bytes.len() {
+        for start in (0..=bytes.len()).step_by(step) {
+            for end in (start..=bytes.len()).step_by(step) {
                 let mut moved = bytes;
                 move_to_front(&mut moved, start..end);
                 let (front, behind) = moved.split_at(end - start);
