@@ -495,7 +495,8 @@ fn at_the_limit<D: ByHand>(d: D, storage: usize, body: impl FnOnce(&UnixStream, 
 
 /// Sends with a descriptor, which stays open here.
 fn send_own(peer: &UnixStream, bytes: &[u8]) {
-    let rights = [ControlMessage::ScmRights(&[peer.as_raw_fd()])];
+    let own = [peer.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&own)];
     let iov = [IoSlice::new(bytes)];
     let sent = sendmsg::<()>(peer.as_raw_fd(), &iov, &rights, MsgFlags::empty(), None);
     assert_eq!(sent, Ok(bytes.len()));
