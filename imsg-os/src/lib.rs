@@ -195,7 +195,10 @@
 //! - Where a read fails as this process cannot have a descriptor (the BSDs, macOS), the message has
 //!   it [dropped](Missing::Dropped), as on Linux. On FreeBSD since 15, which may lose data then, the
 //!   read fails.
-//! - On macOS and DragonFly, descriptors that are not wanted are received and closed.
+//! - On the BSDs and macOS, descriptors that are not wanted are received and closed, but not on
+//!   FreeBSD since 15.
+//! - On macOS and NetBSD, a send that must not wait asks `poll` first, as `MSG_DONTWAIT` is only for
+//!   reads there.
 //! - On macOS, a received descriptor is made close-on-exec right after it arrives and not by the
 //!   same call.
 //! - On macOS and NetBSD, `EMSGSIZE` for a descriptor is a full socket.

@@ -3,11 +3,13 @@
 use std::error;
 use std::fmt;
 use std::io;
+use std::mem;
 
 use imsg_wire::{Dialect, Reason, Storage};
 
 use crate::blocking::{Channel, Receiver, Sender};
 use crate::channel::receiver::{Message, ReadOutcome};
+use crate::channel::sender::WriteOutcome;
 use crate::error::{RecvError, SendError};
 
 /// What a [turn](Channel::turn) of a channel in an event loop may do.
@@ -106,7 +108,14 @@ impl Turn {
         loop {
             let Channel { rx, tx } = &mut *channel;
             if reads && self.may_read(rx, tx) {
-                reads = rx.read()? == ReadOutcome::Data && self.edge_triggered;
+                match read_now(rx) {
+                    Ok(outcome) => reads = outcome == ReadOutcome::Data && self.edge_triggered,
+                    Err(error) => {
+                        // What is queued may have the descriptors that there is no room for.
+                        let _ = write_now(tx);
+                        return Err(error.into());
+                    }
+                }
             }
             while left > 0
                 && self.has_room(tx)
@@ -115,7 +124,7 @@ impl Turn {
                 left -= 1;
                 handle(message, tx).map_err(TurnError::Handler)?;
             }
-            let _ = tx.write()?;
+            let _ = write_now(tx)?;
             // What is to be done now is what the write made room for.
             let goes_on = self.has_room(tx) && rx.is_ready() || reads && self.may_read(rx, tx);
             match (goes_on, left) {
@@ -134,6 +143,22 @@ impl Turn {
     fn may_read<D: Dialect, S: Storage>(&self, rx: &Receiver<D, S>, tx: &Sender<D, S>) -> bool {
         !rx.buf.is_finished() && !rx.is_ready() && self.has_room(tx)
     }
+}
+
+/// Reads without waiting, whether the socket does or not.
+fn read_now<D: Dialect, S: Storage>(rx: &mut Receiver<D, S>) -> Result<ReadOutcome, RecvError> {
+    let waits = mem::replace(&mut rx.reading.waits, false);
+    let outcome = rx.read();
+    rx.reading.waits = waits;
+    outcome
+}
+
+/// Sends without waiting, whether the socket does or not.
+fn write_now<D: Dialect, S: Storage>(tx: &mut Sender<D, S>) -> io::Result<WriteOutcome> {
+    let waits = mem::replace(&mut tx.waits, false);
+    let outcome = tx.write();
+    tx.waits = waits;
+    outcome
 }
 
 /// What comes after a [turn](Channel::turn).
@@ -220,11 +245,7 @@ impl<D: Dialect, S: Storage> Channel<D, S> {
         readable: bool,
         handle: impl FnMut(Message<'_>, &mut Sender<D, S>) -> Result<(), E>,
     ) -> Result<Next, TurnError<E>> {
-        let waits = (self.rx.reading.waits, self.tx.waits);
-        self.set_nonblocking(true);
-        let next = turn.run(self, readable, handle);
-        (self.rx.reading.waits, self.tx.waits) = waits;
-        next
+        turn.run(self, readable, handle)
     }
 
     /// What to do next with a channel that has its [turns](Self::turn): for one to which something

@@ -360,7 +360,7 @@ impl<F, const N: usize> Descriptors<F, N> {
 
     /// Forgets the stream, but not what was set for it.
     pub(crate) fn reset(&mut self) {
-        self.unpaired.clear();
+        self.clear();
         self.several_at = None;
         self.allowed_from = self.allowed_from.map(|_| 0);
     }

@@ -135,3 +135,23 @@ fn a_queue_that_starts_over_releases_all_of_its_storage() {
     queue.reset();
     assert_eq!(*released.borrow(), std::slice::from_ref(&(0..64)));
 }
+
+#[test]
+fn what_came_without_a_byte_is_not_given_to_the_next_connection() {
+    let mut received: RecvBuf<_, _, Rc<()>> = RecvBuf::new(Modern::new(), [0; 64]);
+    received.allow_descriptors();
+    let descriptor = Rc::new(());
+    received.spare().unwrap();
+    received.commit(0, Ancillary::One(Rc::clone(&descriptor))).unwrap();
+
+    received.reset();
+
+    assert_eq!(Rc::strong_count(&descriptor), 1, "it is not dropped");
+    let mut sent: SendBuf<_, _, u8> = SendBuf::new(Modern::new(), [0; 64]);
+    sent.compose(Header::new(1), b"", Some(1)).unwrap();
+    let bytes = sent.chunk().unwrap().bytes;
+    received.spare().unwrap()[..bytes.len()].copy_from_slice(bytes);
+    received.commit(bytes.len(), Ancillary::Nothing).unwrap();
+    let message = received.next_message().unwrap().expect("a message");
+    assert_eq!(message.descriptor, Descriptor::Missing(Missing::NotSent));
+}

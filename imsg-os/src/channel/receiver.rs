@@ -108,8 +108,7 @@ impl<D: Dialect, S: Storage, K: AsFd> Receiver<D, S, K> {
     /// whether one would be lost. A look that is filled goes through all that is queued, in search
     /// of a descriptor. At the limit, each read also tries to fill the reserve, and looks up to
     /// 128 KiB ahead when a descriptor waits. It cannot help when another thread takes the last
-    /// place between the look and the read, or the place that the reserve makes free; and with
-    /// storage of less than some 128 bytes, a read may fail that would lose nothing.
+    /// place between the look and the read, or the place that the reserve makes free.
     ///
     /// # Errors
     ///

@@ -1,5 +1,6 @@
 //! Looking ahead, which shows descriptors on Linux only.
 
+use std::hint;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
@@ -62,7 +63,10 @@ impl Look {
     /// How many bytes can be read before the next descriptor arrives; 0 also if that cannot be told.
     /// `buf` is overwritten.
     pub(crate) fn before_descriptor(&self, socket: BorrowedFd<'_>, buf: &mut [u8]) -> usize {
-        match self.whole_buffers(socket, buf, LARGEST_BUFFER) {
+        // A short place would be used more often than one call has places.
+        let mut own = [0; 512];
+        let buf = if buf.len() < own.len() { &mut own[..] } else { buf };
+        let before = match self.whole_buffers(socket, buf, LARGEST_BUFFER) {
             Ok((n, Ancillary::Nothing)) => n,
             // The last of these buffers has it. Without its last byte, those before it are left.
             Ok((n, _)) => match self.whole_buffers(socket, buf, n.saturating_sub(1)) {
@@ -71,7 +75,11 @@ impl Look {
             },
             // As always on gVisor, whose looks show no more than one buffer anyway.
             Err(_) => 0,
-        }
+        };
+        // What was only seen must not linger.
+        own.fill(0);
+        hint::black_box(&own);
+        before
     }
 
     /// Looks at those buffers of the kernel that lie wholly in the next `len` bytes, or at none if

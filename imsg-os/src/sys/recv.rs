@@ -56,13 +56,14 @@ pub(crate) fn recv(
     if descriptors {
         return recv_with_descriptors(socket, buf, flags);
     }
-    if LEAKS_WITHOUT_CONTROL {
+    if needs_control() {
+        let mut failed = false;
         let n = loop {
             match recv_with_descriptors(socket, buf, flags) {
                 // Without it, as it is not wanted, the bytes come now.
-                Err(error) if has_lost_descriptor(&error) => {}
+                Err(error) if !failed && has_lost_descriptor(&error) => failed = true,
                 // Not the end, but a descriptor without a byte.
-                Ok((0, ancillary)) if !matches!(ancillary, Ancillary::Nothing) => {}
+                Ok((0, ancillary)) if !matches!(ancillary, Ancillary::Nothing) => failed = false,
                 received => break received?.0,
             }
         };
@@ -75,10 +76,16 @@ pub(crate) fn recv(
     Ok((n, Ancillary::Nothing))
 }
 
-/// Here a read that has no room for descriptors leaks them: XNU installs them and tells nobody,
-/// and older DragonFly forgets them in the kernel.
-const LEAKS_WITHOUT_CONTROL: bool =
-    cfg!(any(target_os = "macos", target_os = "ios", target_os = "dragonfly"));
+/// Whether a read that has no room for descriptors is wrong here: XNU installs them and tells
+/// nobody, and older DragonFly forgets them in the kernel; and on these and the other BSDs, one that
+/// came without a byte looks like the end of the stream. FreeBSD since 15 waits on then, and may
+/// lose data when it is asked for descriptors.
+fn needs_control() -> bool {
+    if cfg!(target_os = "freebsd") {
+        return keeps_data();
+    }
+    !cfg!(any(target_os = "linux", target_os = "android"))
+}
 
 /// Whether a failed read has lost a descriptor that this process cannot have, as it has no free
 /// number for it or may not see its file; the bytes stay, and come with the next read. (Linux and
@@ -100,6 +107,12 @@ pub(crate) fn has_lost_descriptor(error: &io::Error) -> bool {
 /// Whether this is a FreeBSD whose failed reads lose no data, as those from 15 on may.
 #[cfg(target_os = "freebsd")]
 fn keeps_data() -> bool {
+    static KEEPS: std::sync::LazyLock<bool> = std::sync::LazyLock::new(is_before_15);
+    *KEEPS
+}
+
+#[cfg(target_os = "freebsd")]
+fn is_before_15() -> bool {
     let mut version: c_int = 0;
     let mut len = size_of::<c_int>();
     let place = ptr::from_mut(&mut version).cast();
@@ -216,6 +229,7 @@ unsafe fn take_descriptors(header: &libc::msghdr) -> Ancillary<OwnedFd> {
                     (Ancillary::Nothing, here) => here,
                     // These FreeBSDs show a control message that came without a byte, as when a
                     // send was tried again, together with the one that the bytes came with.
+                    (taken, Ancillary::Nothing) => taken,
                     (_, here) if cfg!(target_os = "freebsd") => here,
                     _ => Ancillary::Several,
                 };

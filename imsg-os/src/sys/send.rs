@@ -7,8 +7,8 @@ use std::ptr;
 
 use libc::{c_int, c_void};
 
-use super::wait::{Instead, Interest};
-use super::{Control, message_header, retry};
+use super::wait::{Instead, Interest, is_writable};
+use super::{Control, is_nonblocking, message_header, retry};
 
 /// Room for the control message of one descriptor.
 // SAFETY: `CMSG_SPACE` only computes.
@@ -27,6 +27,14 @@ pub(crate) fn send(
     descriptor: Option<BorrowedFd<'_>>,
     waits: bool,
 ) -> io::Result<usize> {
+    let bytes = if SENDS_WAIT && !waits && !is_nonblocking(socket)? {
+        if !is_writable(socket)? {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        bytes.get(..FEW).unwrap_or(bytes)
+    } else {
+        bytes
+    };
     let Some(descriptor) = descriptor else {
         let flags = if waits { SEND_FLAGS } else { SEND_FLAGS | libc::MSG_DONTWAIT };
         return retry(|| {
@@ -46,6 +54,10 @@ pub(crate) fn send(
         }
     }
 }
+
+/// Here only reads look at `MSG_DONTWAIT`, so that a send which must not wait takes no more bytes than
+/// there is room for.
+const SENDS_WAIT: bool = FAILS_WHEN_FULL;
 
 /// Here a `sendmsg` with a descriptor fails with `EMSGSIZE` when there is not room for all of it,
 /// although it only has to wait, or to send less.

@@ -50,6 +50,13 @@ fn was_connected(socket: BorrowedFd<'_>) -> io::Result<bool> {
             };
             Ok(!check(result).is_err_and(never))
         }
+        // So XNU says of a socket that is shut down both ways, as when its peer is gone.
+        Err(error)
+            if cfg!(any(target_os = "macos", target_os = "ios"))
+                && error.raw_os_error() == Some(libc::EINVAL) =>
+        {
+            Ok(true)
+        }
         Err(error) => Err(error),
     }
 }
@@ -117,7 +124,11 @@ pub(crate) fn shutdown_write(socket: BorrowedFd<'_>) -> io::Result<()> {
 /// In place of `MSG_NOSIGNAL`, which does not exist here.
 #[cfg(any(target_os = "macos", target_os = "ios"))]
 fn no_sigpipe(socket: BorrowedFd<'_>) -> io::Result<()> {
-    set_option(socket, libc::SO_NOSIGPIPE, 1)
+    match set_option(socket, libc::SO_NOSIGPIPE, 1) {
+        // The peer is gone. A send can raise the signal then, which Rust's runtime ignores.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        result => result,
+    }
 }
 
 #[allow(dead_code, reason = "some systems have nothing to set")]

@@ -101,6 +101,11 @@ fn wait_until(
     }
 }
 
+/// Whether a socket takes something now.
+pub(super) fn is_writable(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    poll(socket, Interest::Writable, Some(Duration::ZERO))
+}
+
 fn poll(socket: BorrowedFd<'_>, interest: Interest, time: Option<Duration>) -> io::Result<bool> {
     let events = match interest {
         Interest::Readable => libc::POLLIN,
