@@ -34,6 +34,7 @@ const MESSAGE_1: Got = Got::Message(1, Descriptor::None);
 in_both_dialects! {
     a_reserve_that_is_used_up_reads_all_that_comes_before_a_descriptor
     a_reserve_that_is_used_up_reads_what_fills_the_buffer_before_a_descriptor
+    a_reserve_that_is_used_up_reads_the_last_bytes_of_a_message_before_a_descriptor
     a_reserve_that_is_used_up_refuses_the_buffer_of_the_kernel_that_brings_a_descriptor
     a_message_that_can_never_be_sent_is_taken_back_with_its_descriptor
 }
@@ -536,6 +537,25 @@ fn a_reserve_that_is_used_up_reads_what_fills_the_buffer_before_a_descriptor<D: 
     at_the_limit(d, 16 * 1024, |peer, channel| {
         let largest = [&D::header(1, 16 * 1024, false)[..], &[0; 16 * 1024 - 16]].concat();
         send(peer, &largest, []);
+        send_own(peer, &marked(d, 2));
+
+        let (types, outcome) = read_all(channel);
+
+        assert_eq!(types, [1]);
+        assert!(matches!(outcome, Err(RecvError::DescriptorLimit)));
+    });
+}
+
+/// There is room for no more than these bytes.
+fn a_reserve_that_is_used_up_reads_the_last_bytes_of_a_message_before_a_descriptor<D: ByHand>(
+    d: D,
+) {
+    at_the_limit(d, 16 * 1024, |peer, channel| {
+        let largest = [&D::header(1, 16 * 1024, false)[..], &[0; 16 * 1024 - 16]].concat();
+        let (first, last) = largest.split_at(16 * 1024 - 10);
+        send(peer, first, []);
+        assert_eq!(channel.rx.read().unwrap(), ReadOutcome::Data);
+        send(peer, last, []);
         send_own(peer, &marked(d, 2));
 
         let (types, outcome) = read_all(channel);
