@@ -56,7 +56,7 @@
 //! [`Receiver::received`] and [`Sender::sent`] are numbers to watch.
 //!
 //! A flush waits in vain when the peer shuts down its *reading* side (`SHUT_RD`) and the socket is
-//! full, as no system says so to one that waits: a send has to fail. [`Sender::flush`] tries once a
+//! full, as `poll` does not say so: a send has to fail. [`Sender::flush`] tries once a
 //! second. An event loop, and tokio's flush, learn it when they next try: give them a time limit.
 //!
 //! [`UnixStream::set_read_timeout`]: std::os::unix::net::UnixStream::set_read_timeout
@@ -75,7 +75,7 @@
 //! | `ETOOMANYREFS` (Linux), `EMFILE` (OpenBSD) from a flush | too many descriptors are on their way | try again when the peer has read |
 //! | `ENOBUFS`, `ENOMEM` from a flush | the system has no memory for it | try again later |
 //! | `EPERM` from a flush (Linux) | the peer [refuses descriptors](Receiver::refuse_descriptors), or a security module does | [take the message back](Sender::take_back), and tell its author |
-//! | `EINVAL`, `EBADF`, `EOPNOTSUPP` from a flush | its descriptor cannot be sent: one of an `io_uring` on Linux, of a `kqueue` on a BSD | the same |
+//! | `EINVAL` from a flush (Linux) | its descriptor cannot be sent, as that of an `io_uring` | the same |
 //!
 //! [`RecvError`] and [`SendError`] become a [`std::io::Error`] by `?`, of which the details are lost
 //! but for an error number or a kind. [`Refused`] becomes a [`SendError`], and what [`Receiver::next_message`] and
@@ -205,8 +205,8 @@
 //! - Only Linux tells the pid of a peer, and can [keep a reserve](Receiver::keep_reserve) and
 //!   [refuse descriptors](Receiver::refuse_descriptors).
 //!
-//! No send with a descriptor waits in the kernel, as gVisor loses it then: `poll` waits in its
-//! place, as long as the time-out of the socket (`SO_SNDTIMEO`) says.
+//! On Linux, no send with a descriptor waits in the kernel, as gVisor, which looks like Linux, loses
+//! it then: `poll` waits in its place, as long as the time-out of the socket (`SO_SNDTIMEO`) says.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs)]

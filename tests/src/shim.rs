@@ -1,7 +1,10 @@
 //! What `imsg-os` does with a socket, done with the [model](crate::kernel) of one.
 //!
 //! The two say the same in the same order, so that what is found here can be looked up there: a
-//! read is `read` of `channel/receiver.rs` over `sys/recv.rs`, a send is `sys/send.rs`.
+//! read is `read` of `channel/receiver.rs` over `sys/recv.rs`, a send is `sys/send.rs`. Left out is what
+//! no honest peer needs: that more of the BSDs are read with a control buffer than leak without one,
+//! as a descriptor without a byte looks like the end there; and that `poll` is asked before a send on
+//! those that wait although they should not.
 
 use imsg_wire::{Ancillary, Dialect, Error, NoRoom, RecvBuf, Storage};
 

@@ -64,8 +64,8 @@ fn end_of_timeout(socket: BorrowedFd<'_>, interest: Interest) -> io::Result<Opti
     Ok(if timeout.is_zero() { None } else { Instant::now().checked_add(timeout) })
 }
 
-/// No kernel tells one that waits to send when the peer shuts its reading side down (`SHUT_RD`),
-/// and sending fails then: so it is tried again after this time.
+/// `poll` does not tell when the peer shuts its reading side down (`SHUT_RD`), and sending fails then:
+/// so it is tried again after this time.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// Waits until a socket is ready, is closed or has failed, or until it is worth a try.
