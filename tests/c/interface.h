@@ -9,6 +9,8 @@
 #include <sys/types.h>
 #include <sys/queue.h>
 #include <sys/uio.h>
+
+#include <stddef.h>
 #include <stdint.h>
 
 #include <imsg.h>
