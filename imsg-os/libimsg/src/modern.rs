@@ -36,6 +36,7 @@ pub struct Imsgbuf {
 const ALLOW_FDPASS: c_int = 1;
 
 /// `struct msgbuf`, which programs do not see into.
+#[allow(missing_debug_implementations, reason = "programs in C do not print it so")]
 pub struct Msgbuf {
     /// To be written.
     queue: Queue,
