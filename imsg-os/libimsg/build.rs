@@ -13,8 +13,8 @@ fn main() {
     }
     // lld, which rustc prefers, keeps all that the exception tables of dropped functions name: that
     // is the code which prints panics, five times as large as the library. GNU ld drops it.
-    let aborts = env::var("CARGO_CFG_PANIC").is_ok_and(|panic| panic == "abort");
-    if os == "linux" && aborts && env::var("HOST") == env::var("TARGET") && has_gnu_ld() {
+    let release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    if os == "linux" && release && env::var("HOST") == env::var("TARGET") && has_gnu_ld() {
         println!("cargo::rustc-cdylib-link-arg=-fuse-ld=bfd");
     }
     println!("cargo::rerun-if-changed=build.rs");

@@ -46,6 +46,7 @@ pub struct Msgbuf {
 }
 
 /// What reads.
+#[allow(clippy::large_enum_variant, reason = "it is in memory of its own")]
 enum Reader {
     /// Nothing: it only writes.
     None,

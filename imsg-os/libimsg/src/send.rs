@@ -25,7 +25,9 @@ pub(crate) fn send(queue: &mut Queue, fd: c_int) -> Result<bool, Errno> {
     let parts = gather(together.map(|(_, buf)| buf));
     let n = if parts.is_empty() { 0 } else { send_parts(fd, &parts, descriptor)? };
     drop(parts);
-    if n > 0 && let Some(buf) = queue.first() {
+    if n > 0
+        && let Some(buf) = queue.first()
+    {
         buf.close_fd();
     }
     drain(queue, n);
@@ -141,11 +143,9 @@ fn timeout(fd: c_int) -> Option<c_int> {
     // SAFETY: the option is a `timeval`, for which there is room.
     let result =
         unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, place, &mut len) };
-    let millis = (value.tv_sec as i64).saturating_mul(1000) + value.tv_usec as i64 / 1000;
-    if result == 0 && (value.tv_sec, value.tv_usec) != (0, 0) {
-        Some(c_int::try_from(millis.max(1)).unwrap_or(c_int::MAX))
-    } else {
-        None
+    if result != 0 || (value.tv_sec, value.tv_usec) == (0, 0) {
+        return None;
     }
+    let millis = value.tv_sec.saturating_mul(1000).saturating_add(value.tv_usec / 1000);
+    Some(c_int::try_from(millis.max(1)).unwrap_or(c_int::MAX))
 }
-
