@@ -361,15 +361,12 @@ macro_rules! functions {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn imsgbuf_init(imsgbuf: *mut Imsgbuf, fd: c_int) -> c_int {
     let w = Msgbuf::give(new_reader(default_dialect()));
-    if w.is_null() {
-        return -1;
-    }
     // SAFETY: this only tells.
     let pid = unsafe { libc::getpid() };
     let new = Imsgbuf { w, pid, maxsize: DEFAULT_MAX_LEN as u32, fd, flags: 0 };
     // SAFETY: it may be written to, whatever is in it.
     unsafe { imsgbuf.write(new) };
-    0
+    if w.is_null() { -1 } else { 0 }
 }
 
 /// Makes a queue to be written.

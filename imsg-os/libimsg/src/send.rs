@@ -22,7 +22,8 @@ pub(crate) fn send(queue: &mut Queue, fd: c_int) -> Result<bool, Errno> {
     let queued = queue.len() > 0;
     let descriptor = queue.first().and_then(|buf| buf.fd());
     let together = queue.iter().enumerate().take_while(|(at, buf)| *at == 0 || !buf.has_fd());
-    let parts = gather(together.map(|(_, buf)| buf));
+    let mut parts = Vec::new();
+    gather(&mut parts, together.map(|(_, buf)| buf));
     let n = if parts.is_empty() { 0 } else { send_parts(fd, &parts, descriptor)? };
     drop(parts);
     if n > 0
@@ -38,23 +39,25 @@ pub(crate) fn send(queue: &mut Queue, fd: c_int) -> Result<bool, Errno> {
 /// whether there was anything in the queue.
 pub(crate) fn write(queue: &mut Queue, fd: c_int) -> Result<bool, Errno> {
     let queued = queue.len() > 0;
-    let parts = gather(queue.iter());
+    let mut parts = Vec::new();
+    gather(&mut parts, queue.iter());
     let n = if parts.is_empty() { 0 } else { write_parts(fd, &parts)? };
     drop(parts);
     drain(queue, n);
     Ok(queued)
 }
 
-/// The bytes of buffers that have some.
-fn gather<'a>(bufs: impl Iterator<Item = &'a Ibuf>) -> Vec<IoSlice<'a>, MOST> {
-    let mut parts = Vec::new();
+/// What is sent or written in one call. It is 16 KiB, and so not moved.
+type Parts<'a> = Vec<IoSlice<'a>, MOST>;
+
+/// Collects the bytes of buffers that have some.
+fn gather<'a>(parts: &mut Parts<'a>, bufs: impl Iterator<Item = &'a Ibuf>) {
     for buf in bufs {
         let bytes = buf.unread();
         if !bytes.is_empty() && parts.push(IoSlice::new(bytes)).is_err() {
             break;
         }
     }
-    parts
 }
 
 /// Goes on behind `n` bytes, and frees the buffers that are read to their end.
