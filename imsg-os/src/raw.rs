@@ -47,9 +47,7 @@ impl Reader {
         buf: &mut RecvBuf<D, S, OwnedFd, N>,
         recv: impl FnOnce(&mut [u8], bool) -> io::Result<(usize, Ancillary<OwnedFd>)>,
     ) -> Result<ReadOutcome, RecvError> {
-        read_by(buf, &mut self.failed, |spare, allowed| {
-            recv(spare, allowed).map_err(RecvError::Io)
-        })
+        read_by(buf, &mut self.failed, |spare, allowed| recv(spare, allowed).map_err(RecvError::Io))
     }
 }
 

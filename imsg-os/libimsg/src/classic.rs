@@ -30,6 +30,7 @@ const BAD_MESSAGE: Errno = Errno(libc::EBADMSG);
 pub static imsg_fd_overhead: AtomicI32 = AtomicI32::new(0);
 
 /// `struct imsgbuf`.
+#[allow(missing_debug_implementations, reason = "programs in C do not print it so")]
 #[repr(C)]
 pub struct Imsgbuf {
     receiver: Receiver,

@@ -102,7 +102,9 @@ impl Framing {
             }
         }
         let (bytes, filled) = (self.bytes.bytes_mut(), self.filled);
-        if used > 0 && let Some(rest) = bytes.get(used..filled) {
+        if used > 0
+            && let Some(rest) = bytes.get(used..filled)
+        {
             let (place, rest_len) = (bytes.as_ptr().cast_mut(), rest.len());
             // SAFETY: both lie within the memory, which is borrowed for writing.
             unsafe { ptr::copy(place.wrapping_add(used), place, rest_len) };

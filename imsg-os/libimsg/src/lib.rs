@@ -34,6 +34,6 @@ mod framing;
 pub mod ibuf;
 mod memory;
 pub mod modern;
-mod queue;
+pub mod queue;
 mod receive;
 mod send;

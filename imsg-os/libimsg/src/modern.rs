@@ -36,6 +36,7 @@ pub struct Imsgbuf {
 const ALLOW_FDPASS: c_int = 1;
 
 /// `struct msgbuf`, which programs do not see into.
+#[allow(missing_debug_implementations, reason = "programs in C do not print it so")]
 pub struct Msgbuf {
     /// To be written.
     queue: Queue,
@@ -45,6 +46,7 @@ pub struct Msgbuf {
 }
 
 /// What reads.
+#[allow(clippy::large_enum_variant, reason = "it is in memory of its own")]
 enum Reader {
     /// Nothing: it only writes.
     None,
@@ -359,15 +361,12 @@ macro_rules! functions {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn imsgbuf_init(imsgbuf: *mut Imsgbuf, fd: c_int) -> c_int {
     let w = Msgbuf::give(new_reader(default_dialect()));
-    if w.is_null() {
-        return -1;
-    }
     // SAFETY: this only tells.
     let pid = unsafe { libc::getpid() };
     let new = Imsgbuf { w, pid, maxsize: DEFAULT_MAX_LEN as u32, fd, flags: 0 };
     // SAFETY: it may be written to, whatever is in it.
     unsafe { imsgbuf.write(new) };
-    0
+    if w.is_null() { -1 } else { 0 }
 }
 
 /// Makes a queue to be written.

@@ -22,10 +22,13 @@ pub(crate) fn send(queue: &mut Queue, fd: c_int) -> Result<bool, Errno> {
     let queued = queue.len() > 0;
     let descriptor = queue.first().and_then(|buf| buf.fd());
     let together = queue.iter().enumerate().take_while(|(at, buf)| *at == 0 || !buf.has_fd());
-    let parts = gather(together.map(|(_, buf)| buf));
+    let mut parts = Vec::new();
+    gather(&mut parts, together.map(|(_, buf)| buf));
     let n = if parts.is_empty() { 0 } else { send_parts(fd, &parts, descriptor)? };
     drop(parts);
-    if n > 0 && let Some(buf) = queue.first() {
+    if n > 0
+        && let Some(buf) = queue.first()
+    {
         buf.close_fd();
     }
     drain(queue, n);
@@ -36,23 +39,25 @@ pub(crate) fn send(queue: &mut Queue, fd: c_int) -> Result<bool, Errno> {
 /// whether there was anything in the queue.
 pub(crate) fn write(queue: &mut Queue, fd: c_int) -> Result<bool, Errno> {
     let queued = queue.len() > 0;
-    let parts = gather(queue.iter());
+    let mut parts = Vec::new();
+    gather(&mut parts, queue.iter());
     let n = if parts.is_empty() { 0 } else { write_parts(fd, &parts)? };
     drop(parts);
     drain(queue, n);
     Ok(queued)
 }
 
-/// The bytes of buffers that have some.
-fn gather<'a>(bufs: impl Iterator<Item = &'a Ibuf>) -> Vec<IoSlice<'a>, MOST> {
-    let mut parts = Vec::new();
+/// What is sent or written in one call. It is 16 KiB, and so not moved.
+type Parts<'a> = Vec<IoSlice<'a>, MOST>;
+
+/// Collects the bytes of buffers that have some.
+fn gather<'a>(parts: &mut Parts<'a>, bufs: impl Iterator<Item = &'a Ibuf>) {
     for buf in bufs {
         let bytes = buf.unread();
         if !bytes.is_empty() && parts.push(IoSlice::new(bytes)).is_err() {
             break;
         }
     }
-    parts
 }
 
 /// Goes on behind `n` bytes, and frees the buffers that are read to their end.
@@ -141,11 +146,9 @@ fn timeout(fd: c_int) -> Option<c_int> {
     // SAFETY: the option is a `timeval`, for which there is room.
     let result =
         unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, place, &mut len) };
-    let millis = (value.tv_sec as i64).saturating_mul(1000) + value.tv_usec as i64 / 1000;
-    if result == 0 && (value.tv_sec, value.tv_usec) != (0, 0) {
-        Some(c_int::try_from(millis.max(1)).unwrap_or(c_int::MAX))
-    } else {
-        None
+    if result != 0 || (value.tv_sec, value.tv_usec) == (0, 0) {
+        return None;
     }
+    let millis = value.tv_sec.saturating_mul(1000).saturating_add(value.tv_usec / 1000);
+    Some(c_int::try_from(millis.max(1)).unwrap_or(c_int::MAX))
 }
-
