@@ -14,7 +14,7 @@ use std::process::Command;
 use imsg_os::{Channel, Classic, Descriptor, Dialect, Header, Modern};
 use imsg_tests::c_library::{How, Installed, Interface, c_program, sources, succeeds};
 use imsg_tests::process::{Running, say};
-use object::{Object, ObjectSection, ObjectSymbol, SectionKind};
+use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind};
 
 fn installed() -> Option<Installed> {
     Installed::new(env!("CARGO_TARGET_TMPDIR"))
@@ -270,7 +270,7 @@ fn each_function_is_exported_and_nothing_else() {
     let object = object::File::parse(&*bytes).unwrap();
     let exported: BTreeSet<String> = object
         .dynamic_symbols()
-        .filter(|symbol| symbol.is_definition() && symbol.is_global())
+        .filter(|symbol| symbol.is_definition() && symbol.kind() == SymbolKind::Text)
         .map(|symbol| symbol.name().unwrap().to_owned())
         .collect();
     let mut declared = functions(&header(Interface::Classic));
@@ -352,9 +352,9 @@ fn functions(header: &str) -> BTreeSet<String> {
 
 /// The functions that a header declares, and whether each has a symbol of its own.
 fn with_symbols(header: &str) -> Vec<(String, bool)> {
-    let declarations = header.split(';').filter(|text| text.contains('('));
-    let named = declarations.filter_map(|declaration| {
-        let before = declaration.split('(').next()?;
+    let text = without_comments(header);
+    let named = text.split(';').filter_map(|declaration| {
+        let (before, _) = declaration.split_once('(')?;
         let name = before.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next_back()?;
         let ours = ["ibuf_", "ibufq_", "msgbuf_", "imsg_", "imsgbuf_"];
         ours.iter()
@@ -362,4 +362,11 @@ fn with_symbols(header: &str) -> Vec<(String, bool)> {
             .then(|| (name.to_owned(), declaration.contains("IMSG_SYM(")))
     });
     named.collect()
+}
+
+fn without_comments(text: &str) -> String {
+    let rest = |part: &str| part.split_once("*/").map(|(_, rest)| rest.to_owned());
+    let (first, others) = text.split_once("/*").unwrap_or((text, ""));
+    let others = others.split("/*").filter_map(rest);
+    std::iter::once(first.to_owned()).chain(others).collect()
 }
