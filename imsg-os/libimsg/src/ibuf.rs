@@ -87,8 +87,13 @@ impl Ibuf {
         if self.is_on_stack() {
             return Err(INVALID);
         }
-        if max > self.max {
+        if max > self.max || max < self.wpos {
             return Err(RANGE);
+        }
+        if let Some(excess) = self.size.checked_sub(max) {
+            // SAFETY: these are the last bytes of the buffer.
+            unsafe { memory::wipe(self.buf.wrapping_add(max), excess) };
+            self.size = max;
         }
         self.max = max;
         Ok(())

@@ -413,6 +413,8 @@ pub unsafe extern "C" fn msgbuf_free(msgbuf: *mut Msgbuf) {
     unsafe {
         (*msgbuf).clear();
         ptr::drop_in_place(msgbuf);
+        // It was made on the stack, and may have taken something of that with it.
+        memory::wipe(msgbuf.cast(), size_of::<Msgbuf>());
         memory::free(place.cast());
     }
 }
