@@ -87,8 +87,13 @@ impl Ibuf {
         if self.is_on_stack() {
             return Err(INVALID);
         }
-        if max > self.max {
+        if max > self.max || max < self.wpos {
             return Err(RANGE);
+        }
+        if let Some(excess) = self.size.checked_sub(max) {
+            // SAFETY: these are the last bytes of the buffer.
+            unsafe { memory::wipe(self.buf.wrapping_add(max), excess) };
+            self.size = max;
         }
         self.max = max;
         Ok(())
@@ -169,6 +174,26 @@ impl Ibuf {
         Ok(())
     }
 
+    /// # Safety
+    ///
+    /// `string` ends with a NUL, unless it has `len` bytes.
+    unsafe fn add_strbuf(&mut self, string: *const c_char, len: usize) -> Result<(), Errno> {
+        let kept = self.wpos;
+        let place = self.reserve(len)?;
+        // SAFETY: so the caller promises.
+        let n = unsafe { libc::strnlen(string, len) };
+        if n >= len {
+            self.wpos = kept;
+            return Err(OVERFLOW);
+        }
+        // SAFETY: the string has `n` bytes, and `reserve` gave more.
+        unsafe {
+            ptr::copy(string.cast(), place, n);
+            place.add(n).write_bytes(0, len - n);
+        }
+        Ok(())
+    }
+
     /// Where `len` bytes lie, `at` bytes behind those that were read.
     fn seek(&self, at: usize, len: usize) -> Result<*mut u8, Errno> {
         match at.checked_add(len) {
@@ -243,17 +268,14 @@ impl Ibuf {
         place: *mut c_char,
         len: usize,
     ) -> Result<(), Errno> {
-        let end = place.wrapping_add(len.checked_sub(1).ok_or(INVALID)?);
+        let last = len.checked_sub(1).ok_or(INVALID)?;
         // SAFETY: so the caller promises.
         unsafe { self.get(place.cast(), len) }?;
-        // SAFETY: it is the last one of those bytes.
-        unsafe {
-            if *end == 0 {
-                return Ok(());
-            }
-            *end = 0;
-        }
-        Err(OVERFLOW)
+        // SAFETY: it looks at no more than those bytes.
+        let end = unsafe { libc::strnlen(place, len) };
+        // SAFETY: they lie within those bytes.
+        unsafe { place.add(end.min(last)).write_bytes(0, len - end.min(last)) };
+        if end < len { Ok(()) } else { Err(OVERFLOW) }
     }
 
     pub(crate) fn has_fd(&self) -> bool {
@@ -525,21 +547,8 @@ functions! {
 
     /// Writes a string to a field of `len` bytes, with zeros behind it.
     fn ibuf_add_strbuf(buf, string: *const c_char, len: usize) -> c_int {
-        let kept = buf.wpos;
-        status(buf.reserve(len).and_then(|place| {
-            // SAFETY: a string ends with a NUL, and no more than `len` bytes of it are looked at.
-            let n = unsafe { libc::strnlen(string, len) };
-            if n >= len {
-                buf.wpos = kept;
-                return Err(OVERFLOW);
-            }
-            // SAFETY: the string has `n` bytes, and there is room for more.
-            unsafe {
-                ptr::copy(string.cast(), place, n);
-                place.add(n).write_bytes(0, len - n);
-            }
-            Ok(())
-        }))
+        // SAFETY: the program says that it is a string.
+        status(unsafe { buf.add_strbuf(string, len) })
     }
 
     /// Says where `len` bytes can be written, which count as written.
@@ -626,17 +635,28 @@ functions! {
         buf.set_fd(fd);
     }
 
-    /// Writes to a message; frees it when that fails.
+    /// Writes to a message, and gives the bytes written; frees it when that fails.
     fn imsg_add(buf, data: *const c_void, len: usize) -> c_int {
         // SAFETY: the program says that they are as many.
-        match unsafe { buf.add(data.cast(), len) } {
-            Ok(()) => len as c_int,
-            Err(error) => {
-                // SAFETY: the program gives it up.
-                unsafe { ibuf_free(buf) };
-                Err(error).answer(-1)
-            }
-        }
+        let added = unsafe { buf.add(data.cast(), len) };
+        // SAFETY: the program gives it up, unless it is told that it has it.
+        unsafe { or_free(buf, added) }.map(|()| len as c_int).answer(-1)
+    }
+
+    /// Writes to a message; frees it when that fails.
+    fn imsg_add_modern(buf, data: *const c_void, len: usize) -> c_int {
+        // SAFETY: the program says that they are as many.
+        let added = unsafe { buf.add(data.cast(), len) };
+        // SAFETY: as above.
+        status(unsafe { or_free(buf, added) })
+    }
+
+    /// Writes a string to a field of a message, with zeros behind it; frees that when it fails.
+    fn imsg_add_strbuf(buf, string: *const c_char, len: usize) -> c_int {
+        // SAFETY: the program says that it is a string.
+        let added = unsafe { buf.add_strbuf(string, len) };
+        // SAFETY: as above.
+        status(unsafe { or_free(buf, added) })
     }
 
     /// Lowers the maximum of a message, in bytes of payload.
@@ -644,6 +664,19 @@ functions! {
         let len = u32::try_from(max).ok().and_then(|max| max.checked_add(HEADER));
         status(len.ok_or(RANGE).and_then(|len| buf.set_max(len as usize)))
     }
+}
+
+/// Frees a message that could not be written to.
+///
+/// # Safety
+///
+/// As [`ibuf_free`], if it could not.
+unsafe fn or_free(buf: *mut Ibuf, added: Result<(), Errno>) -> Result<(), Errno> {
+    if added.is_err() {
+        // SAFETY: so the caller promises.
+        unsafe { ibuf_free(buf) };
+    }
+    added
 }
 
 /// The bytes of a header.

@@ -47,7 +47,7 @@ pub(crate) unsafe fn wipe(bytes: *mut u8, len: usize) {
     }
 }
 
-/// The memory that a receive buffer works in.
+/// The memory that a receive buffer works in. It is wiped before it is given back.
 pub(crate) struct Memory {
     bytes: NonNull<u8>,
     len: usize,
@@ -91,18 +91,14 @@ impl Storage for Memory {
         if len <= self.len {
             return true;
         }
-        let Some(more) = Some(len).filter(|_| self.owned) else {
-            return false;
-        };
-        // SAFETY: the memory is of `calloc` or `realloc`; when this fails, it is as it was.
-        let Some(bytes) = NonNull::new(unsafe { libc::realloc(self.bytes.as_ptr().cast(), more) })
+        // Not by `realloc`, which leaves a copy behind that nobody wipes.
+        let Some(mut larger) = Some(len).filter(|_| self.owned).and_then(|len| Self::new(len).ok())
         else {
             return false;
         };
-        self.bytes = bytes.cast();
-        // SAFETY: what is new lies within the memory, behind what was there.
-        unsafe { self.bytes.as_ptr().add(self.len).write_bytes(0, more - self.len) };
-        self.len = more;
+        let (kept, _) = larger.bytes_mut().split_at_mut(self.len);
+        kept.copy_from_slice(self.bytes());
+        *self = larger;
         true
     }
 }
@@ -111,7 +107,10 @@ impl Drop for Memory {
     fn drop(&mut self) {
         if self.owned {
             // SAFETY: it is of this module, and not used any more.
-            unsafe { free(self.bytes) };
+            unsafe {
+                wipe(self.bytes.as_ptr(), self.len);
+                free(self.bytes);
+            }
         }
     }
 }

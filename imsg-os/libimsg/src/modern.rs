@@ -26,11 +26,16 @@ const BAD_MESSAGE: Errno = Errno(libc::EBADMSG);
 #[repr(C)]
 pub struct Imsgbuf {
     w: *mut Msgbuf,
+    cb: Option<Callback>,
+    userdata: *mut c_void,
     pid: pid_t,
     maxsize: u32,
     fd: c_int,
     flags: c_int,
 }
+
+/// What a program gives, to be told of each message that is queued.
+pub type Callback = unsafe extern "C" fn(imsgbuf: *mut Imsgbuf, userdata: *mut c_void);
 
 /// Descriptors may be passed.
 const ALLOW_FDPASS: c_int = 1;
@@ -79,11 +84,13 @@ pub struct Imsg {
 const _: () = {
     assert!(size_of::<ImsgHdr>() == HEADER_LEN);
     if size_of::<usize>() == 8 {
-        assert!(size_of::<Imsgbuf>() == 24);
-        assert!(std::mem::offset_of!(Imsgbuf, pid) == 8);
-        assert!(std::mem::offset_of!(Imsgbuf, maxsize) == 12);
-        assert!(std::mem::offset_of!(Imsgbuf, fd) == 16);
-        assert!(std::mem::offset_of!(Imsgbuf, flags) == 20);
+        assert!(size_of::<Imsgbuf>() == 40);
+        assert!(std::mem::offset_of!(Imsgbuf, cb) == 8);
+        assert!(std::mem::offset_of!(Imsgbuf, userdata) == 16);
+        assert!(std::mem::offset_of!(Imsgbuf, pid) == 24);
+        assert!(std::mem::offset_of!(Imsgbuf, maxsize) == 28);
+        assert!(std::mem::offset_of!(Imsgbuf, fd) == 32);
+        assert!(std::mem::offset_of!(Imsgbuf, flags) == 36);
         assert!(size_of::<Imsg>() == 32);
         assert!(std::mem::offset_of!(Imsg, data) == 16);
         assert!(std::mem::offset_of!(Imsg, buf) == 24);
@@ -363,7 +370,8 @@ pub unsafe extern "C" fn imsgbuf_init(imsgbuf: *mut Imsgbuf, fd: c_int) -> c_int
     let w = Msgbuf::give(new_reader(default_dialect()));
     // SAFETY: this only tells.
     let pid = unsafe { libc::getpid() };
-    let new = Imsgbuf { w, pid, maxsize: DEFAULT_MAX_LEN as u32, fd, flags: 0 };
+    let (cb, userdata, maxsize) = (None, ptr::null_mut(), DEFAULT_MAX_LEN as u32);
+    let new = Imsgbuf { w, cb, userdata, pid, maxsize, fd, flags: 0 };
     // SAFETY: it may be written to, whatever is in it.
     unsafe { imsgbuf.write(new) };
     if w.is_null() { -1 } else { 0 }
@@ -405,6 +413,8 @@ pub unsafe extern "C" fn msgbuf_free(msgbuf: *mut Msgbuf) {
     unsafe {
         (*msgbuf).clear();
         ptr::drop_in_place(msgbuf);
+        // It was made on the stack, and may have taken something of that with it.
+        memory::wipe(msgbuf.cast(), size_of::<Msgbuf>());
         memory::free(place.cast());
     }
 }
@@ -456,6 +466,25 @@ functions! {
             imsgbuf.maxsize = len;
             Ok(())
         }))
+    }
+
+    /// Has the program told of each message that is queued.
+    fn imsgbuf_set_close_callback as "imsgbuf_set_close_callback"(
+        imsgbuf: Imsgbuf, callback: Option<Callback>,
+    ) {
+        imsgbuf.cb = callback;
+    }
+
+    /// Keeps a pointer of the program's, and gives the one before.
+    fn imsgbuf_set_userdata as "imsgbuf_set_userdata"(
+        imsgbuf: Imsgbuf, data: *mut c_void,
+    ) -> *mut c_void {
+        std::mem::replace(&mut imsgbuf.userdata, data)
+    }
+
+    /// Gives the pointer that is kept for the program.
+    fn imsgbuf_get_userdata as "imsgbuf_get_userdata"(imsgbuf: Imsgbuf) -> *mut c_void {
+        imsgbuf.userdata
     }
 
     /// Sets the dialect: 0, or -1.
@@ -643,7 +672,7 @@ functions! {
         let queued = imsgbuf
             .msgbuf()
             .and_then(|msgbuf| terms.compose_ibuf(&mut msgbuf.queue, header, payload));
-        queued.map(|()| 1).answer(-1)
+        queued.map(|()| imsgbuf.queued()).map(|()| 1).answer(-1)
     }
 
     /// Queues a message that was received, without its descriptor.
@@ -675,6 +704,7 @@ functions! {
         let terms = imsgbuf.terms();
         if let Ok(msgbuf) = imsgbuf.msgbuf() {
             terms.close(&mut msgbuf.queue, buf);
+            imsgbuf.queued();
         }
     }
 
@@ -698,6 +728,17 @@ functions! {
     /// How many buffers are queued.
     fn msgbuf_queuelen as "msgbuf_queuelen_modern"(msgbuf: Msgbuf) -> u32 {
         msgbuf.queue.len()
+    }
+
+    /// How many messages were read, are complete, and were not taken.
+    fn msgbuf_readlen as "msgbuf_readlen"(msgbuf: Msgbuf) -> u32 {
+        if let Reader::Imsg(incoming, _) = &mut msgbuf.reader {
+            // What cannot be taken now is not counted.
+            while let Ok(Some(buf)) = whole(incoming) {
+                msgbuf.received.push(buf);
+            }
+        }
+        msgbuf.received.len()
     }
 
     /// Takes what was read and is complete; null when nothing is.
@@ -744,7 +785,18 @@ impl Imsgbuf {
     ) -> Result<(), Errno> {
         let terms = self.terms();
         let header = terms.header(msg_type, id, pid);
-        terms.compose(&mut self.msgbuf()?.queue, header, fd, payload)
+        terms.compose(&mut self.msgbuf()?.queue, header, fd, payload)?;
+        self.queued();
+        Ok(())
+    }
+
+    /// Tells the program that a message was queued. It may do anything with this then.
+    fn queued(&mut self) {
+        let userdata = self.userdata;
+        if let Some(callback) = self.cb {
+            // SAFETY: the program gave it, to be called so.
+            unsafe { callback(self, userdata) };
+        }
     }
 }
 

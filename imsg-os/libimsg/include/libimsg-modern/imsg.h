@@ -1,8 +1,9 @@
 /*
  * imsg: messages and file descriptors between processes.
  *
- * The modern interface, as it is since November 2024 (OpenBSD 7.7).  It speaks
- * the modern dialect.  See imsgbuf_init(3), ibuf_add(3).
+ * The modern interface, as it came in November 2024 (OpenBSD 7.7), and as it is
+ * in September 2026.  It speaks the modern dialect.  See imsgbuf_init(3),
+ * ibuf_add(3).
  *
  * The classic interface is in ../imsg.h.  A program takes one of the two;
  * `pkg-config --cflags libimsg` or `libimsg-modern` says which.  Both are in
@@ -58,6 +59,8 @@ struct msgbuf;
 
 struct imsgbuf {
 	struct msgbuf	*w;
+	void		(*cb)(struct imsgbuf *, void *);
+	void		*userdata;
 	pid_t		 pid;
 	uint32_t	 maxsize;
 	int		 fd;
@@ -143,6 +146,7 @@ int		 ibuf_write(int, struct msgbuf *) IMSG_SYM(ibuf_write);
 int		 msgbuf_write(int, struct msgbuf *) IMSG_SYM(msgbuf_write);
 int		 ibuf_read(int, struct msgbuf *);
 int		 msgbuf_read(int, struct msgbuf *);
+uint32_t	 msgbuf_readlen(struct msgbuf *);
 struct ibuf	*msgbuf_get(struct msgbuf *);
 
 struct ibufqueue *ibufq_new(void);
@@ -156,7 +160,11 @@ void		 ibufq_flush(struct ibufqueue *);
 /* imsgbuf_init(3): messages */
 int		 imsgbuf_init(struct imsgbuf *, int);
 void		 imsgbuf_allow_fdpass(struct imsgbuf *);
+void		 imsgbuf_set_close_callback(struct imsgbuf *,
+		    void (*)(struct imsgbuf *, void *));
 int		 imsgbuf_set_maxsize(struct imsgbuf *, uint32_t);
+void		*imsgbuf_set_userdata(struct imsgbuf *, void *);
+void		*imsgbuf_get_userdata(struct imsgbuf *);
 int		 imsgbuf_read(struct imsgbuf *);
 int		 imsgbuf_write(struct imsgbuf *);
 int		 imsgbuf_flush(struct imsgbuf *);
@@ -187,7 +195,9 @@ int		 imsg_compose_ibuf(struct imsgbuf *, uint32_t, uint32_t, pid_t,
 		    struct ibuf *) IMSG_SYM(imsg_compose_ibuf);
 struct ibuf	*imsg_create(struct imsgbuf *, uint32_t, uint32_t, pid_t, size_t)
 		    IMSG_SYM(imsg_create);
-int		 imsg_add(struct ibuf *, const void *, size_t);
+int		 imsg_add(struct ibuf *, const void *, size_t)
+		    IMSG_SYM(imsg_add);
+int		 imsg_add_strbuf(struct ibuf *, const char *, size_t);
 void		 imsg_close(struct imsgbuf *, struct ibuf *)
 		    IMSG_SYM(imsg_close);
 void		 imsg_free(struct imsg *) IMSG_SYM(imsg_free);
