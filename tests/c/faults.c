@@ -205,6 +205,9 @@ no_descriptor_is_free(void *argument)
 static void
 a_descriptor_that_finds_no_free_number_is_reported_as_dropped(void)
 {
+	/* It has limits of its own. */
+	if (getenv("IMSG_VALGRIND") != NULL)
+		return;
 	CHECK_IN_CHILD(no_descriptor_is_free, NULL);
 }
 

@@ -401,10 +401,13 @@ a_queue_that_is_flushed_or_freed_closes_its_descriptors(void)
 static void
 push_lent(void *argument)
 {
+	static struct ibufqueue *queue;
 	struct ibuf buf;
 
+	queue = ibufq_new();
+	REQUIRE(queue != NULL);
 	ibuf_from_buffer(&buf, argument, 1);
-	ibufq_push(ibufq_new(), &buf);
+	ibufq_push(queue, &buf);
 }
 
 static void

@@ -129,7 +129,10 @@ fn talk<D: Dialect + Clone>(dialect: D, echo: &mut Command) {
     let mut received = 0;
     for n in 0..MESSAGES {
         let descriptor = (n % 3 == 0).then(|| numbered(n));
-        channel.tx.compose(Header { id: n, ..Header::new(7) }, &payload(n)[..], descriptor).unwrap();
+        channel
+            .tx
+            .compose(Header { id: n, ..Header::new(7) }, &payload(n)[..], descriptor)
+            .unwrap();
         channel.tx.flush().unwrap();
         // So that some are under way in each direction.
         if n >= 4 {
@@ -325,7 +328,9 @@ fn the_shared_object_is_small_and_needs_the_c_library_only() {
         .sum();
     assert!(text < 256 << 10, "{text} bytes of code");
 
-    let dynamic = succeeds(Command::new("readelf").arg("-d").arg(library.file(Installed::LIBDIR).join("libimsg.so")));
+    let dynamic = succeeds(
+        Command::new("readelf").arg("-d").arg(library.file(Installed::LIBDIR).join("libimsg.so")),
+    );
     let tags = |tag: &str| -> Vec<String> {
         let lines = dynamic.text().lines().filter(|line| line.contains(tag));
         let name = |line: &str| line.split(['[', ']']).nth(1).unwrap().to_owned();
