@@ -97,6 +97,11 @@ fn memory_that_is_short_loses_nothing_and_secrets_are_overwritten() {
 }
 
 #[test]
+fn a_program_has_its_threads_signals_and_output_for_itself() {
+    passes("quiet");
+}
+
+#[test]
 fn the_streams_of_the_originals_are_written_and_read() {
     passes("vectors");
 }
