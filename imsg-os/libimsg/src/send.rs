@@ -149,6 +149,8 @@ fn timeout(fd: c_int) -> Option<c_int> {
     if result != 0 || (value.tv_sec, value.tv_usec) == (0, 0) {
         return None;
     }
-    let millis = value.tv_sec.saturating_mul(1000).saturating_add(value.tv_usec / 1000);
-    Some(c_int::try_from(millis.max(1)).unwrap_or(c_int::MAX))
+    let seconds = u64::try_from(value.tv_sec).unwrap_or(0);
+    let millis = u64::try_from(value.tv_usec / 1000).unwrap_or(0);
+    let timeout = seconds.saturating_mul(1000).saturating_add(millis).max(1);
+    Some(c_int::try_from(timeout).unwrap_or(c_int::MAX))
 }
