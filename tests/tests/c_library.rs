@@ -133,7 +133,7 @@ fn talk<D: Dialect + Clone>(dialect: D, echo: &mut Command) {
     let payload = |n: u32| vec![n as u8; (n as usize * 131) % (imsg_os::DEFAULT_MAX_LEN - 15)];
     let mut received = 0;
     for n in 0..MESSAGES {
-        let descriptor = (n % 3 == 0).then(|| numbered(n));
+        let descriptor = n.is_multiple_of(3).then(|| numbered(n));
         channel
             .tx
             .compose(Header { id: n, ..Header::new(7) }, &payload(n)[..], descriptor)
@@ -162,7 +162,7 @@ fn check<D: Dialect>(channel: &mut Channel<D>, n: u32, payload: &[u8], pid: u32)
         Descriptor::None => None,
         Descriptor::Missing(why) => panic!("no descriptor: {why:?}"),
     };
-    assert_eq!(number, (n % 3 == 0).then_some(u64::from(n)));
+    assert_eq!(number, n.is_multiple_of(3).then_some(u64::from(n)));
 }
 
 /// A file that is known by its size.
