@@ -474,3 +474,36 @@ fn written(result: Result<bool, Errno>) -> c_int {
         Err(error) => Err(error).answer(-1),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn zeroed() -> Box<Imsgbuf> {
+        // SAFETY: zeros are an `imsgbuf` that was not initialized.
+        unsafe { Box::new(MaybeUninit::zeroed()).assume_init() }
+    }
+
+    fn error() -> Option<i32> {
+        io::Error::last_os_error().raw_os_error()
+    }
+
+    #[test]
+    fn a_buffer_that_was_not_initialized_or_was_moved_fails_and_can_be_cleared() {
+        let (socket, _peer) = UnixStream::pair().expect("socket pair");
+        let mut place = zeroed();
+        // SAFETY: all pointers are to structures that are initialized, or as zeros may be.
+        unsafe {
+            assert_eq!((imsg_read(&mut *place), error()), (-1, Some(libc::EINVAL)));
+            imsg_clear(&mut *place);
+            imsg_init(&mut *place, socket.as_raw_fd());
+            let mut moved = zeroed();
+            ptr::copy_nonoverlapping(&raw const *place, &raw mut *moved, 1);
+            assert_eq!((imsg_read(&mut *moved), error()), (-1, Some(libc::EINVAL)));
+        }
+    }
+}
