@@ -133,21 +133,48 @@ impl Receiver {
     }
 
     /// The buffer; none in one that is not initialized, or was moved.
-    fn get(&mut self) -> Result<&mut Incoming, Errno> {
-        if self.place != ptr::from_ref(self) {
+    ///
+    /// # Safety
+    ///
+    /// It is initialized or of zeros, and nothing else uses the buffer while this is borrowed. (So
+    /// it takes no reference to itself, which would cover the memory of the buffer too.)
+    unsafe fn get<'a>(receiver: *mut Self) -> Result<&'a mut Incoming, Errno> {
+        // SAFETY: so the caller promises.
+        let (place, area) = unsafe { ((*receiver).place, &raw mut (*receiver).area) };
+        if !ptr::eq(place, receiver) {
             return Err(INVALID);
         }
-        let (incoming, _) = Self::parts(self.area.as_mut_ptr().cast());
-        // SAFETY: it was initialized where it is, and is borrowed with this.
+        let (incoming, _) = Self::parts(area.cast());
+        // SAFETY: it was initialized where it is, and so the caller promises.
         Ok(unsafe { &mut *incoming })
     }
 }
 
 const DIALECT: Any = Any::Classic(Endian::NATIVE);
 
-impl Imsgbuf {
-    fn terms(&self) -> Terms {
-        Terms { dialect: DIALECT, max_len: DEFAULT_MAX_LEN, pid: self.pid as u32 }
+/// An `imsgbuf` of the program's, in a call of its.
+struct Channel<'a> {
+    incoming: Result<&'a mut Incoming, Errno>,
+    queue: &'a mut Queue,
+    fd: c_int,
+    terms: Terms,
+}
+
+impl Channel<'_> {
+    /// # Safety
+    ///
+    /// It points to one that is initialized or of zeros, which nothing else uses meanwhile.
+    unsafe fn of(imsgbuf: *mut Imsgbuf) -> Self {
+        // SAFETY: so the caller promises.
+        unsafe {
+            let pid = (*imsgbuf).pid as u32;
+            Self {
+                incoming: Receiver::get(&raw mut (*imsgbuf).receiver),
+                queue: &mut (*imsgbuf).w,
+                fd: (*imsgbuf).fd,
+                terms: Terms { dialect: DIALECT, max_len: DEFAULT_MAX_LEN, pid },
+            }
+        }
     }
 }
 
@@ -179,11 +206,12 @@ impl Imsg {
     }
 }
 
-/// Declares functions that take a structure of the program's first, as a reference.
+/// Declares functions that take a structure of the program's first: an `imsgbuf` as a [`Channel`],
+/// others as a reference.
 macro_rules! functions {
     ($(
         $(#[$doc:meta])*
-        fn $name:ident($first:ident: $struct:ty $(, $arg:ident: $type:ty)* $(,)?)
+        fn $name:ident($first:ident: $struct:ident $(, $arg:ident: $type:ty)* $(,)?)
             $(-> $result:ty)? $body:block
     )*) => {$(
         $(#[$doc])*
@@ -196,10 +224,12 @@ macro_rules! functions {
             $first: *mut $struct $(, $arg: $type)*
         ) $(-> $result)? {
             // SAFETY: it points to one, which no other thread uses.
-            let $first = unsafe { &mut *$first };
+            let $first = unsafe { functions!(@of $struct $first) };
             $body
         }
     )*};
+    (@of Imsgbuf $pointer:ident) => { Channel::of($pointer) };
+    (@of $struct:ident $pointer:ident) => { &mut *$pointer };
 }
 
 /// Initializes a buffer for the messages of a socket.
@@ -233,8 +263,8 @@ pub unsafe extern "C" fn msgbuf_init(msgbuf: *mut Queue) {
 functions! {
     /// Reads once from the socket: the bytes read, 0 at the end, or -1.
     fn imsg_read(imsgbuf: Imsgbuf) -> ssize_t {
-        let fd = imsgbuf.fd;
-        let read = imsgbuf.receiver.get().and_then(|incoming| incoming.read(fd, Source::Socket));
+        let Channel { incoming, fd, .. } = imsgbuf;
+        let read = incoming.and_then(|incoming| incoming.read(fd, Source::Socket));
         read.and_then(|read| match read {
             Read::Bytes(n) => Ok(n as ssize_t),
             Read::Closed => Ok(0),
@@ -246,7 +276,7 @@ functions! {
 
     /// Takes a message: its length, 0 when there is none, or -1.
     fn imsg_get(imsgbuf: Imsgbuf, imsg: *mut Imsg) -> ssize_t {
-        let taken = imsgbuf.receiver.get().and_then(|incoming| incoming.next(Part::Payload));
+        let taken = imsgbuf.incoming.and_then(|incoming| incoming.next(Part::Payload));
         taken
             .map(|taken| match taken {
                 Some(taken) => {
@@ -302,11 +332,11 @@ functions! {
         imsgbuf: Imsgbuf, msg_type: u32, id: u32, pid: pid_t, fd: c_int, data: *const c_void,
         len: usize,
     ) -> c_int {
-        let terms = imsgbuf.terms();
+        let Channel { queue, terms, .. } = imsgbuf;
         // SAFETY: the program says that they are as many.
         let payload = std::iter::once(unsafe { bytes(data, len) });
         let header = terms.header(msg_type, id, pid);
-        terms.compose(&mut imsgbuf.w, header, fd, payload).map(|()| 1).answer(-1)
+        terms.compose(queue, header, fd, payload).map(|()| 1).answer(-1)
     }
 
     /// As `imsg_compose`, with the payload in parts.
@@ -314,27 +344,27 @@ functions! {
         imsgbuf: Imsgbuf, msg_type: u32, id: u32, pid: pid_t, fd: c_int, iov: *const iovec,
         count: c_int,
     ) -> c_int {
-        let terms = imsgbuf.terms();
+        let Channel { queue, terms, .. } = imsgbuf;
         let header = terms.header(msg_type, id, pid);
         // SAFETY: the program says that they are as many.
         let payload = unsafe { parts(iov, count) };
-        terms.compose(&mut imsgbuf.w, header, fd, payload).map(|()| 1).answer(-1)
+        terms.compose(queue, header, fd, payload).map(|()| 1).answer(-1)
     }
 
     /// Queues a message whose payload is a buffer, which is freed if that fails.
     fn imsg_compose_ibuf(
         imsgbuf: Imsgbuf, msg_type: u32, id: u32, pid: pid_t, buf: *mut Ibuf,
     ) -> c_int {
-        let terms = imsgbuf.terms();
+        let Channel { queue, terms, .. } = imsgbuf;
         let header = terms.header(msg_type, id, pid);
         // SAFETY: the program gives it up.
         let payload = unsafe { OwnedIbuf::from_raw(buf) };
-        terms.compose_ibuf(&mut imsgbuf.w, header, payload).map(|()| 1).answer(-1)
+        terms.compose_ibuf(queue, header, payload).map(|()| 1).answer(-1)
     }
 
     /// Queues a message that was received, without its descriptor, which is closed.
     fn imsg_forward(imsgbuf: Imsgbuf, imsg: *mut Imsg) -> c_int {
-        let terms = imsgbuf.terms();
+        let Channel { queue, terms, .. } = imsgbuf;
         // SAFETY: it points to a message.
         let imsg = unsafe { &mut *imsg };
         close(std::mem::replace(&mut imsg.fd, NO_FD));
@@ -348,14 +378,14 @@ functions! {
             None => &[],
         };
         let payload = std::iter::once(payload);
-        terms.compose(&mut imsgbuf.w, header, NO_FD, payload).map(|()| 1).answer(-1)
+        terms.compose(queue, header, NO_FD, payload).map(|()| 1).answer(-1)
     }
 
     /// Begins a message.
     fn imsg_create(
         imsgbuf: Imsgbuf, msg_type: u32, id: u32, pid: pid_t, len: usize,
     ) -> *mut Ibuf {
-        let terms = imsgbuf.terms();
+        let terms = imsgbuf.terms;
         give(terms.create(terms.header(msg_type, id, pid), len))
     }
 
@@ -363,14 +393,14 @@ functions! {
     fn imsg_close(imsgbuf: Imsgbuf, buf: *mut Ibuf) {
         // SAFETY: the program gives it up.
         let buf = unsafe { OwnedIbuf::from_raw(buf) };
-        imsgbuf.terms().close(&mut imsgbuf.w, buf);
+        imsgbuf.terms.close(imsgbuf.queue, buf);
     }
 
     /// Sends until the queue is empty: 0, or -1.
     fn imsg_flush(imsgbuf: Imsgbuf) -> c_int {
-        while imsgbuf.w.len() > 0 {
+        while imsgbuf.queue.len() > 0 {
             // SAFETY: it is a queue.
-            if unsafe { msgbuf_write(&mut imsgbuf.w) } <= 0 {
+            if unsafe { msgbuf_write(imsgbuf.queue) } <= 0 {
                 return -1;
             }
         }
@@ -379,8 +409,8 @@ functions! {
 
     /// Frees all that is queued and was received.
     fn imsg_clear(imsgbuf: Imsgbuf) {
-        imsgbuf.w.clear();
-        if let Ok(incoming) = imsgbuf.receiver.get() {
+        imsgbuf.queue.clear();
+        if let Ok(incoming) = imsgbuf.incoming {
             incoming.reset();
         }
     }
@@ -415,12 +445,12 @@ functions! {
 
     /// Which fault ended the stream, as text; null when none did.
     fn imsgbuf_error(imsgbuf: Imsgbuf) -> *const c_char {
-        imsgbuf.receiver.get().map_or(ptr::null(), Incoming::fault)
+        imsgbuf.incoming.map_or(ptr::null(), Incoming::fault)
     }
 
     /// Sets how descriptors find their messages.
     fn imsgbuf_set_pairing(imsgbuf: Imsgbuf, pairing: c_int) -> c_int {
-        status(imsgbuf.receiver.get().and_then(|incoming| incoming.set_pairing(pairing)))
+        status(imsgbuf.incoming.and_then(|incoming| incoming.set_pairing(pairing)))
     }
 }
 
@@ -472,5 +502,38 @@ fn written(result: Result<bool, Errno>) -> c_int {
         }
         Err(Errno(libc::ENOBUFS)) => Err(Errno(libc::EAGAIN)).answer(-1),
         Err(error) => Err(error).answer(-1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn zeroed() -> Box<Imsgbuf> {
+        // SAFETY: zeros are an `imsgbuf` that was not initialized.
+        unsafe { Box::new(MaybeUninit::zeroed()).assume_init() }
+    }
+
+    fn error() -> Option<i32> {
+        io::Error::last_os_error().raw_os_error()
+    }
+
+    #[test]
+    fn a_buffer_that_was_not_initialized_or_was_moved_fails_and_can_be_cleared() {
+        let (socket, _peer) = UnixStream::pair().expect("socket pair");
+        let mut place = zeroed();
+        // SAFETY: all pointers are to structures that are initialized, or as zeros may be.
+        unsafe {
+            assert_eq!((imsg_read(&mut *place), error()), (-1, Some(libc::EINVAL)));
+            imsg_clear(&mut *place);
+            imsg_init(&mut *place, socket.as_raw_fd());
+            let mut moved = zeroed();
+            ptr::copy_nonoverlapping(&raw const *place, &raw mut *moved, 1);
+            assert_eq!((imsg_read(&mut *moved), error()), (-1, Some(libc::EINVAL)));
+        }
     }
 }

@@ -130,3 +130,64 @@ impl Queue {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::mem::MaybeUninit;
+
+    use super::*;
+
+    fn buf(byte: u8) -> OwnedIbuf {
+        OwnedIbuf::of(&[byte]).expect("memory")
+    }
+
+    fn queue(bytes: &[u8]) -> Box<Queue> {
+        let mut queue = Box::new(Queue::new());
+        for byte in bytes {
+            queue.push(buf(*byte));
+        }
+        queue
+    }
+
+    fn bytes(queue: &mut Queue) -> Vec<u8> {
+        let listed: Vec<u8> = queue.iter().map(|buf| buf.unread()[0]).collect();
+        let popped: Vec<u8> =
+            std::iter::from_fn(|| queue.pop()).map(|buf| buf.unread()[0]).collect();
+        assert_eq!(listed, popped);
+        popped
+    }
+
+    #[test]
+    fn buffers_come_out_as_they_went_in() {
+        let mut queue = queue(&[1, 2]);
+        assert_eq!(queue.pop().map(|buf| buf.unread()[0]), Some(1));
+        queue.push(buf(3));
+        assert_eq!(queue.len(), 2);
+        assert_eq!(bytes(&mut queue), [2, 3]);
+        assert_eq!(queue.len(), 0);
+        queue.push(buf(4));
+        assert_eq!(bytes(&mut queue), [4]);
+    }
+
+    #[test]
+    fn a_queue_of_zeros_is_an_empty_one() {
+        // SAFETY: all of its fields are pointers and integers.
+        let mut queue: Box<Queue> = Box::new(unsafe { MaybeUninit::zeroed().assume_init() });
+        assert!(queue.pop().is_none());
+        queue.push(buf(1));
+        assert_eq!(bytes(&mut queue), [1]);
+    }
+
+    #[test]
+    fn a_queue_goes_behind_another_whichever_is_empty() {
+        for (to, from) in [(&[1, 2][..], &[3, 4][..]), (&[], &[1]), (&[1], &[]), (&[], &[])] {
+            let (mut to_queue, mut from_queue) = (queue(to), queue(from));
+            to_queue.concat(&mut from_queue);
+            assert_eq!((to_queue.len() as usize, from_queue.len()), (to.len() + from.len(), 0));
+            from_queue.push(buf(9));
+            to_queue.push(buf(8));
+            assert_eq!(bytes(&mut from_queue), [9]);
+            assert_eq!(bytes(&mut to_queue), [to, from, &[8]].concat());
+        }
+    }
+}

@@ -259,3 +259,27 @@ impl fmt::Write for Text {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+
+    use super::*;
+
+    #[test]
+    fn text_that_is_too_long_is_cut_off_behind_what_fits() {
+        let mut text = Text::new();
+        for (value, expected) in [("short", 5), (&"x".repeat(191), 191), (&"x".repeat(192), 0)] {
+            let place = text.of(&value);
+            // SAFETY: the text is in the memory of `text`, and ends with a NUL.
+            assert_eq!(unsafe { CStr::from_ptr(place) }.count_bytes(), expected);
+        }
+    }
+
+    #[test]
+    fn the_longest_sentence_about_a_fault_fits() {
+        let longest = Error::Truncated { offset: u64::MAX, have: usize::MAX, need: usize::MAX };
+        let said = longest.to_string();
+        assert!(said.len() < Text::LEN, "{} bytes", said.len());
+    }
+}

@@ -9,10 +9,15 @@ use libc::c_int;
 
 use crate::errno::Errno;
 use crate::ibuf::{Ibuf, NO_FD};
+use crate::memory;
 use crate::queue::Queue;
 
 /// The most buffers in one call, which is what kernels take (`IOV_MAX`).
 const MOST: usize = 1024;
+
+/// The most bytes of small buffers that are joined for one call, and how many a small one has.
+const JOINED: usize = 16 * 1024;
+const SMALL: usize = 256;
 
 const AGAIN: Errno = Errno(libc::EAGAIN);
 
@@ -22,10 +27,8 @@ pub(crate) fn send(queue: &mut Queue, fd: c_int) -> Result<bool, Errno> {
     let queued = queue.len() > 0;
     let descriptor = queue.first().and_then(|buf| buf.fd());
     let together = queue.iter().enumerate().take_while(|(at, buf)| *at == 0 || !buf.has_fd());
-    let mut parts = Vec::new();
-    gather(&mut parts, together.map(|(_, buf)| buf));
-    let n = if parts.is_empty() { 0 } else { send_parts(fd, &parts, descriptor)? };
-    drop(parts);
+    let bufs = together.map(|(_, buf)| buf);
+    let n = with_parts(bufs, |parts| send_parts(fd, parts, descriptor))?;
     if n > 0
         && let Some(buf) = queue.first()
     {
@@ -39,25 +42,38 @@ pub(crate) fn send(queue: &mut Queue, fd: c_int) -> Result<bool, Errno> {
 /// whether there was anything in the queue.
 pub(crate) fn write(queue: &mut Queue, fd: c_int) -> Result<bool, Errno> {
     let queued = queue.len() > 0;
-    let mut parts = Vec::new();
-    gather(&mut parts, queue.iter());
-    let n = if parts.is_empty() { 0 } else { write_parts(fd, &parts)? };
-    drop(parts);
+    let n = with_parts(queue.iter(), |parts| write_parts(fd, parts))?;
     drain(queue, n);
     Ok(queued)
 }
 
-/// What is sent or written in one call. It is 16 KiB, and so not moved.
-type Parts<'a> = Vec<IoSlice<'a>, MOST>;
-
-/// Collects the bytes of buffers that have some.
-fn gather<'a>(parts: &mut Parts<'a>, bufs: impl Iterator<Item = &'a Ibuf>) {
-    for buf in bufs {
-        let bytes = buf.unread();
-        if !bytes.is_empty() && parts.push(IoSlice::new(bytes)).is_err() {
+/// Writes the bytes of buffers, one behind the other, by a call that takes them in parts; not, when
+/// there are none. Gives the bytes written.
+fn with_parts<'a>(
+    bufs: impl Iterator<Item = &'a Ibuf>,
+    write: impl FnOnce(&[IoSlice<'_>]) -> Result<usize, Errno>,
+) -> Result<usize, Errno> {
+    let mut bytes = bufs.map(Ibuf::unread).filter(|bytes| !bytes.is_empty()).peekable();
+    // For the kernel, a part costs more than to copy a small one.
+    let mut joined = Vec::<u8, JOINED>::new();
+    let fits = |len: usize, small: &[u8]| small.len() <= SMALL && len + small.len() <= JOINED;
+    while let Some(small) = bytes.next_if(|bytes| fits(joined.len(), bytes)) {
+        let _ = joined.extend_from_slice(small);
+    }
+    let mut parts = Vec::<IoSlice<'_>, MOST>::new();
+    if !joined.is_empty() {
+        let _ = parts.push(IoSlice::new(&joined));
+    }
+    for bytes in bytes {
+        if parts.push(IoSlice::new(bytes)).is_err() {
             break;
         }
     }
+    let written = if parts.is_empty() { Ok(0) } else { write(&parts) };
+    drop(parts);
+    // SAFETY: these are bytes of `joined`, which may be secret.
+    unsafe { memory::wipe(joined.as_mut_ptr(), joined.len()) };
+    written
 }
 
 /// Goes on behind `n` bytes, and frees the buffers that are read to their end.
