@@ -143,6 +143,41 @@ a_buffer_begins_at_its_read_position(void)
 	close(ends[1]);
 }
 
+/* A buffer that was read to its end has nothing to write. */
+static void
+empty_buffers_go_with_the_others(void)
+{
+	struct ibuf *empty;
+	char got[8];
+	int ends[2], number, place;
+
+	for (place = 0; place < 3; place++) {
+		QUEUE(queue);
+
+		connect_pair(ends);
+		empty = ibuf_open(2);
+		REQUIRE(empty != NULL && ibuf_add(empty, "xx", 2) == 0 && ibuf_skip(empty, 2) == 0);
+		if (place == 0)
+			ibuf_close(queue, empty);
+		enqueue(queue, "ab", 2, -1);
+		if (place == 1)
+			ibuf_close(queue, empty);
+		enqueue(queue, "cd", 2, -1);
+		if (place == 2)
+			ibuf_close(queue, empty);
+		CHECK_INT(MSGBUF_WRITE(queue, ends[0]), WROTE);
+		/* The original leaves one at the end to the next call. */
+		if (msgbuf_queuelen(queue) != 0)
+			(void)MSGBUF_WRITE(queue, ends[0]);
+		CHECK_INT(receive(ends[1], got, sizeof(got), &number), 4);
+		CHECK_BYTES(got, "abcd", 4);
+		CHECK_INT(msgbuf_queuelen(queue), 0);
+		DONE(queue);
+		close(ends[0]);
+		close(ends[1]);
+	}
+}
+
 static void
 more_buffers_than_one_call_takes(void)
 {
@@ -428,6 +463,7 @@ main(void)
 #endif
 	RUN(buffers_are_written_in_order);
 	RUN(a_buffer_begins_at_its_read_position);
+	RUN(empty_buffers_go_with_the_others);
 	RUN(more_buffers_than_one_call_takes);
 	RUN(a_descriptor_goes_with_the_first_byte_of_its_buffer);
 	RUN(clearing_closes_the_descriptors);

@@ -82,6 +82,11 @@ fn messages_are_received_as_the_manual_says() {
 }
 
 #[test]
+fn sockets_that_are_full_interrupted_or_changed_lose_nothing() {
+    passes("imsg_socket");
+}
+
+#[test]
 fn each_fault_of_a_peer_has_its_outcome() {
     passes("faults");
 }
