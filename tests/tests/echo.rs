@@ -23,7 +23,7 @@ use imsg_tests::examples;
 use imsg_tests::process::{self, Running, until, until_ready};
 use imsg_tests::rng::Rng;
 use nix::poll::PollFlags;
-use nix::sys::resource::Resource;
+use nix::sys::resource::{Resource, rlim_t};
 use nix::sys::socket::{ControlMessage, MsgFlags, Shutdown, sendmsg, shutdown};
 use tempfile::TempDir;
 
@@ -439,7 +439,7 @@ impl Setting {
     }
 
     /// Starts it so that it can have no more than `most` descriptors.
-    fn start_with_descriptors(self, most: u64) -> Server {
+    fn start_with_descriptors(self, most: rlim_t) -> Server {
         Server::start(self, |command| process::limit(command, Resource::RLIMIT_NOFILE, most))
     }
 }
