@@ -5,9 +5,11 @@
 #ifndef INTERFACE_H
 #define INTERFACE_H
 
-/* The headers of the C libraries want these first. */
 #include <sys/types.h>
+#ifdef ORIGINAL
+/* Their headers want it before them; musl has none. */
 #include <sys/queue.h>
+#endif
 #include <sys/uio.h>
 
 #include <stddef.h>

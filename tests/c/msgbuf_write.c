@@ -87,11 +87,14 @@ the_members_of_a_queue_are_the_programs_too(void)
 	enqueue(queue, "a", 1, -1);
 	enqueue(queue, "b", 1, -1);
 	CHECK_INT(queue->queued, 2);
-	CHECK(TAILQ_FIRST(&queue->bufs) != NULL);
-	CHECK_BYTES(ibuf_data(TAILQ_FIRST(&queue->bufs)), "a", 1);
+	/* As the macros of sys/queue.h go over it. */
+	REQUIRE(queue->bufs.tqh_first != NULL);
+	CHECK_BYTES(ibuf_data(queue->bufs.tqh_first), "a", 1);
+	CHECK_BYTES(ibuf_data(queue->bufs.tqh_first->entry.tqe_next), "b", 1);
+	CHECK(queue->bufs.tqh_last == &queue->bufs.tqh_first->entry.tqe_next->entry.tqe_next);
 	CHECK_INT(MSGBUF_WRITE(queue, ends[0]), 1);
 	CHECK_INT(queue->queued, 0);
-	CHECK(TAILQ_EMPTY(&queue->bufs));
+	CHECK(queue->bufs.tqh_first == NULL);
 	DONE(queue);
 	close(ends[0]);
 	close(ends[1]);

@@ -5,6 +5,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+/// What starts a program of another machine than this one: a command that takes it as an argument.
+pub const RUNNER: &str = "IMSG_TEST_RUNNER";
+
 /// Builds an example of a crate of this workspace, with these features, for the target of the tests,
 /// and tells where it is. `tmp` is `env!("CARGO_TARGET_TMPDIR")`, which only tests have.
 ///
@@ -24,7 +27,7 @@ pub fn build(tmp: &str, of: &str, example: &str, features: &str) -> PathBuf {
         target = target.parent().expect("it is in that of all targets");
     }
     let program = build.target_dir(target).run().expect("the example builds").path().to_owned();
-    match env::var("IMSG_TEST_RUNNER") {
+    match env::var(RUNNER) {
         Ok(runner) => launcher(&runner, &program),
         Err(_) => program,
     }

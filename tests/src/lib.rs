@@ -1,6 +1,7 @@
 //! Shared helpers of the cross-crate tests.
 
 pub mod c_library;
+pub mod effort;
 pub mod examples;
 pub mod kernel;
 pub mod payload_model;

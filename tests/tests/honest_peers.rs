@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
+use imsg_tests::effort::cases;
 use imsg_tests::kernel::{CONTROL, Errno, Kernel, NoSlot, Socket};
 use imsg_tests::rules::{Generation, right_on};
 use imsg_tests::senders::{Ends, Sender, Unmarking};
@@ -143,7 +144,7 @@ proptest! {
 /// Shrinking is allowed to take long: it runs only when a test fails.
 fn config() -> ProptestConfig {
     ProptestConfig {
-        cases: 1000,
+        cases: cases(1000),
         failure_persistence: None,
         max_shrink_iters: 100_000,
         ..ProptestConfig::default()

@@ -6,6 +6,7 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::net::UnixStream;
 
 use imsg_os::{Channel, RecvError};
+use imsg_tests::effort::cases;
 use imsg_tests::kernel::{Kernel, Socket};
 use imsg_tests::shim::Shim;
 use imsg_wire::{
@@ -239,7 +240,7 @@ enum Step {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(cases(400)))]
 
     #[test]
     fn messages_and_descriptors_arrive_as_they_were_sent(

@@ -27,7 +27,7 @@ use imsg_tests::tmux::{self, Tmux};
 use libc::{TIOCOUTQ, c_int};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::PollFlags;
-use nix::sys::resource::Resource;
+use nix::sys::resource::{Resource, rlim_t};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{Backlog, ControlMessage, MsgFlags, Shutdown, listen, sendmsg, shutdown};
 use tempfile::TempDir;
@@ -1303,7 +1303,7 @@ fn as_it_is(_: &mut Command, _: &Path) {}
 
 /// Limits the number of its descriptors.
 fn limit(command: &mut Command, most: usize) {
-    process::limit(command, Resource::RLIMIT_NOFILE, most as u64);
+    process::limit(command, Resource::RLIMIT_NOFILE, most as rlim_t);
 }
 
 /// The relay while it runs.

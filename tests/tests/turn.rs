@@ -13,6 +13,7 @@ use imsg_os::{
     Channel, Counts, HEADER_LEN, Header, Message, Modern, Next, Reason, RecvError, Refused,
     SendError, Sender, Turn, TurnError,
 };
+use imsg_tests::effort::cases;
 use imsg_wire::{Messages, SendBuf};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -194,7 +195,7 @@ fn sockets() -> (UnixStream, UnixStream) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(cases(400)))]
 
     #[test]
     fn every_message_is_answered_without_a_wakeup_that_was_not_asked_for(

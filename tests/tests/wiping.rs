@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
 
+use imsg_tests::effort::cases;
 use imsg_wire::{
     Ancillary, Header, Modern, NoRoom, OwnedMessage, RecvBuf, SendBuf, Storage, Wiping,
 };
@@ -364,7 +365,7 @@ const FIRST_MARKER: u8 = 0x81;
 const STORAGE: usize = 0x7f;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(cases(600)))]
 
     #[test]
     fn a_receive_buffer_holds_the_bytes_that_were_not_taken_and_no_others(

@@ -494,8 +494,10 @@ pub extern "C" fn ibuf_dynamic(len: usize, max: usize) -> *mut Ibuf {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ibuf_free(buf: *mut Ibuf) {
     if !buf.is_null() {
+        let kept = Errno::last();
         // SAFETY: the program gives it up.
         drop(unsafe { OwnedIbuf::from_raw(buf) });
+        kept.set();
     }
 }
 

@@ -199,21 +199,50 @@ impl Imsgbuf {
     }
 
     fn read(&mut self) -> Result<Read, Errno> {
-        let dialect = self.dialect();
-        let max_len = self.max_len(dialect);
+        // The program can set it by itself.
+        self.limit();
         let allowed = self.flags & ALLOW_FDPASS != 0;
         let (fd, source) = (self.fd, if allowed { Source::Socket } else { Source::Any });
-        let msgbuf = self.msgbuf()?;
-        if let Reader::Imsg(incoming, _) = &mut msgbuf.reader {
+        self.msgbuf()?.read(fd, source)
+    }
+
+    /// Has the maximum be that of what is received too.
+    fn limit(&mut self) {
+        let dialect = self.dialect();
+        let max_len = self.max_len(dialect);
+        if let Ok(incoming) = self.incoming() {
             incoming.set_max_len(max_len);
         }
-        msgbuf.read(fd, source)
     }
 
     fn write(&mut self) -> Result<bool, Errno> {
         let (fd, allowed) = (self.fd, self.flags & ALLOW_FDPASS != 0);
         let queue = &mut self.msgbuf()?.queue;
         if allowed { send::send(queue, fd) } else { send::write(queue, fd) }
+    }
+
+    fn compose<'a>(
+        &mut self,
+        msg_type: u32,
+        id: u32,
+        pid: pid_t,
+        fd: c_int,
+        payload: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> Result<(), Errno> {
+        let terms = self.terms();
+        let header = terms.header(msg_type, id, pid);
+        terms.compose(&mut self.msgbuf()?.queue, header, fd, payload)?;
+        self.queued();
+        Ok(())
+    }
+
+    /// Tells the program that a message was queued. It may do anything with this then.
+    fn queued(&mut self) {
+        let userdata = self.userdata;
+        if let Some(callback) = self.cb {
+            // SAFETY: the program gave it, to be called so.
+            unsafe { callback(self, userdata) };
+        }
     }
 
     /// Sends until the queue is empty, and waits where the socket is full.
@@ -464,6 +493,7 @@ functions! {
                 return Err(INVALID);
             }
             imsgbuf.maxsize = len;
+            imsgbuf.limit();
             Ok(())
         }))
     }
@@ -771,32 +801,6 @@ functions! {
     /// Frees all that is in a queue.
     fn ibufq_flush as "ibufq_flush"(queue: Queue) {
         queue.clear();
-    }
-}
-
-impl Imsgbuf {
-    fn compose<'a>(
-        &mut self,
-        msg_type: u32,
-        id: u32,
-        pid: pid_t,
-        fd: c_int,
-        payload: impl Iterator<Item = &'a [u8]> + Clone,
-    ) -> Result<(), Errno> {
-        let terms = self.terms();
-        let header = terms.header(msg_type, id, pid);
-        terms.compose(&mut self.msgbuf()?.queue, header, fd, payload)?;
-        self.queued();
-        Ok(())
-    }
-
-    /// Tells the program that a message was queued. It may do anything with this then.
-    fn queued(&mut self) {
-        let userdata = self.userdata;
-        if let Some(callback) = self.cb {
-            // SAFETY: the program gave it, to be called so.
-            unsafe { callback(self, userdata) };
-        }
     }
 }
 

@@ -124,15 +124,13 @@ impl Incoming {
             match outcome {
                 Ok(ReadOutcome::Data) => {}
                 Ok(ReadOutcome::WouldBlock) => return Ok(Read::WouldBlock),
-                Ok(ReadOutcome::Closed) => {
-                    self.buf.finish();
-                    return Ok(Read::Closed);
-                }
+                Ok(ReadOutcome::Closed) => return Ok(Read::Closed),
                 Err(RecvError::Full) if self.buf.is_ready() => return Ok(Read::Full),
                 Err(RecvError::Full) => return Err(Errno(libc::ENOMEM)),
                 Err(RecvError::Io(error)) => return Err(error.into()),
                 Err(RecvError::Protocol(error)) => return self.fail(error).map(|()| Read::Closed),
-                Err(RecvError::DescriptorLimit | _) => return Err(Errno(libc::EMFILE)),
+                // Without a reserve, there is no other error.
+                Err(_) => return Err(Errno(libc::EMFILE)),
             }
             // Not the end, but what came without a byte: those it belongs to are next.
             if let n @ 1.. = self.buf.unread_bytes().saturating_sub(before) {
@@ -149,12 +147,11 @@ impl Incoming {
         Ok(())
     }
 
-    /// Takes the next message; none when there is none, or when memory is short: nothing is lost
-    /// then.
+    /// Takes the next message, if one is complete.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or what broke the stream.
+    /// `ENOMEM`, and nothing is lost; or what broke the stream.
     pub(crate) fn next(&mut self, part: Part) -> Result<Option<Taken>, Errno> {
         let room = if part == Part::Message { HEADER_LEN } else { 0 };
         // Before the message is taken, as it could not be put back.
