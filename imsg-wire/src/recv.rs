@@ -153,6 +153,9 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
         let ready = ready.map_err(|error| NoRoom::Failed(state.fail(error)))?;
         if !ready {
             state.move_to_front(&mut self.storage);
+            if state.end == 0 {
+                self.storage.shrink();
+            }
             // What was dropped for messages that are gone takes no room any more.
             state.descriptors.advance(state.offset);
             if !state.grow(&mut self.storage) {

@@ -7,8 +7,8 @@ use zerocopy::IntoBytes;
 /// Memory that a buffer works in: an array, a `&mut [u8]`, a `Box<[u8]>`, or anything else that
 /// lends its bytes.
 ///
-/// A storage is expected to keep its length, unless it is asked to [grow](Storage::grow); messages
-/// are lost in one that does not, but nothing panics.
+/// A storage is expected to keep its length, unless it is asked to [grow](Storage::grow) or
+/// [shrink](Storage::shrink); messages are lost in one that does not, but nothing panics.
 ///
 /// Types that are both `AsRef<[u8]>` and `AsMut<[u8]>` are storages that do nothing about what is
 /// [released](Storage::release).
@@ -38,6 +38,9 @@ pub trait Storage {
         let _ = len;
         false
     }
+
+    /// Says that nothing is kept in it now, so that it may give up what it has grown by.
+    fn shrink(&mut self) {}
 }
 
 impl<T: AsRef<[u8]> + AsMut<[u8]> + ?Sized> Storage for T {

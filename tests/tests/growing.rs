@@ -42,6 +42,10 @@ impl Storage for Growing {
         self.bytes.resize(len.max(self.bytes.len()), 0xff);
         true
     }
+
+    fn shrink(&mut self) {
+        self.bytes.truncate(FIRST);
+    }
 }
 
 fn buffer(most: usize) -> RecvBuf<Modern, Growing> {
@@ -139,6 +143,20 @@ fn a_storage_that_cannot_grow_now_loses_nothing() {
         sent += receive(&mut buffer, &stream[sent..]).unwrap();
     }
     assert_eq!(buffer.next_message().unwrap().unwrap().payload, payload(1, 300));
+}
+
+#[test]
+fn a_storage_may_shrink_when_nothing_is_in_it() {
+    let stream = stream(&[300]);
+    let mut buffer = buffer(400);
+    for _ in 0..2 {
+        let mut sent = 0;
+        while sent < stream.len() {
+            sent += receive(&mut buffer, &stream[sent..]).unwrap();
+        }
+        assert_eq!(buffer.next_message().unwrap().unwrap().payload, payload(0, 300));
+        assert_eq!(buffer.spare().unwrap().len(), FIRST);
+    }
 }
 
 #[test]

@@ -313,7 +313,7 @@ impl Ibuf {
 
     /// Why there is no descriptor: 0, or the number of the reason.
     pub(crate) fn fd_reason(&self) -> c_int {
-        (MISSING - self.fd).max(0)
+        MISSING.saturating_sub(self.fd).max(0)
     }
 }
 

@@ -47,17 +47,24 @@ pub(crate) unsafe fn wipe(bytes: *mut u8, len: usize) {
     }
 }
 
+/// How large the memory of a receive buffer may stay, once it has grown for a message: a peer that
+/// sends one long message does not hold as much for good, and one that sends many of medium length
+/// does not cost an allocation each.
+const KEPT: usize = 256 * 1024;
+
 /// The memory that a receive buffer works in. It is wiped before it is given back.
 pub(crate) struct Memory {
     bytes: NonNull<u8>,
     len: usize,
+    /// How many it had first.
+    first: usize,
     /// Whether it is of `malloc`: so it can grow, and is to be freed.
     owned: bool,
 }
 
 impl Memory {
     pub(crate) fn new(len: usize) -> Result<Self, Errno> {
-        Ok(Self { bytes: allocate_zeroed(len)?, len, owned: true })
+        Ok(Self { bytes: allocate_zeroed(len)?, len, first: len, owned: true })
     }
 
     /// Over memory of the caller's, which stays as long as it is.
@@ -66,7 +73,7 @@ impl Memory {
     ///
     /// The bytes are initialized, and nothing else uses them while this is there.
     pub(crate) unsafe fn over(bytes: NonNull<u8>, len: usize) -> Self {
-        Self { bytes, len, owned: false }
+        Self { bytes, len, first: len, owned: false }
     }
 }
 
@@ -98,8 +105,17 @@ impl Storage for Memory {
         };
         let (kept, _) = larger.bytes_mut().split_at_mut(self.len);
         kept.copy_from_slice(self.bytes());
+        larger.first = self.first;
         *self = larger;
         true
+    }
+
+    fn shrink(&mut self) {
+        if self.len > KEPT.max(self.first)
+            && let Ok(smaller) = Self::new(self.first)
+        {
+            *self = smaller;
+        }
     }
 }
 
