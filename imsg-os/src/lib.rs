@@ -114,6 +114,7 @@
 //! | feature | adds |
 //! | --- | --- |
 //! | `process` | `imsg_os::process`, programs that are started with a channel, ended and reaped |
+//! | `testing` | `imsg_os::testing`, two ends joined in memory, to test a handler without sockets |
 //! | `tokio` | `imsg_os::tokio`, a channel to be awaited; every future is cancel safe |
 //! | `zeroize` | `Wiping`, a storage that overwrites what is not needed any more |
 //!
@@ -232,6 +233,9 @@ pub use error::{NotAStream, RecvError, SendError, is_peer_gone};
 pub use imsg_wire;
 #[cfg(feature = "zeroize")]
 pub use imsg_wire::Wiping;
+#[cfg(feature = "testing")]
+#[doc(no_inline)]
+pub use imsg_wire::testing;
 pub use imsg_wire::{
     Any, BadLength, Classic, Compose, Counts, DEFAULT_MAX_LEN, Descriptor, DescriptorError,
     Dialect, Endian, Error, Fault, HEADER_LEN, Header, Missing, Modern, OwnedMessage, Pairing,

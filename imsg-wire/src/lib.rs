@@ -119,12 +119,19 @@
 //! | `zeroize` | `Wiping`, a storage that overwrites what is not needed any more |
 //! | `serde` | `Serialize` and `Deserialize` for [`Header`] and [`Frame`] |
 //! | `defmt` | `defmt::Format` for the same |
+//! | `testing` | `testing`, two ends joined in memory, to test a handler without sockets; it allocates, and can panic |
 //!
 #![doc = include_str!("c_functions.md")]
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+
+#[cfg(feature = "testing")]
+extern crate alloc;
+// For the descriptors of a program.
+#[cfg(all(feature = "testing", unix))]
+extern crate std;
 
 mod abbreviated;
 mod compose;
@@ -142,6 +149,8 @@ mod recv;
 mod requests;
 mod send;
 mod storage;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod typed;
 #[cfg(feature = "zeroize")]
 mod wiping;

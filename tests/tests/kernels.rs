@@ -4,10 +4,10 @@
 //! reads shows it; where it says the contrary, no schedule here does. What is right is tried on
 //! random schedules in `honest_peers`.
 
-use imsg_tests::kernel::{CONTROL, Errno, Kernel, NoSlot, Socket};
 use imsg_tests::rules::{Claim, Counterexample, Generation, claim};
-use imsg_tests::senders::{Ends, Sender, Unmarking};
-use imsg_tests::shim::{Broken, Care, ReadOutcome, Shim};
+use imsg_wire::testing::kernel::{CONTROL, Errno, Kernel, NoSlot, Socket};
+use imsg_wire::testing::senders::{Ends, Sender, Unmarking};
+use imsg_wire::testing::shim::{Broken, Care, ReadOutcome, Shim};
 use imsg_wire::{
     Classic, Descriptor, Error, HEADER_LEN, Header, Missing, Pairing, RecvBuf, SendBuf,
 };
@@ -354,7 +354,7 @@ struct Queue {
 enum Library {
     Begins(Box<SendBuf<Classic, Vec<u8>, u32, 8>>),
     Ends(Ends<u32>),
-    Unmarked(Unmarking),
+    Unmarked(Unmarking<u32>),
 }
 
 impl Queue {
@@ -369,7 +369,7 @@ impl Queue {
         Self { library, queued: 0 }
     }
 
-    fn sender(&mut self) -> &mut dyn Sender {
+    fn sender(&mut self) -> &mut dyn Sender<Descriptor = u32> {
         match &mut self.library {
             Library::Begins(queue) => &mut **queue,
             Library::Ends(queue) => queue,
@@ -397,7 +397,7 @@ impl Queue {
     fn send(
         &mut self,
         most: usize,
-        send: impl FnOnce(&[u8], Option<u32>) -> Result<usize, Errno>,
+        send: impl FnOnce(&[u8], Option<&u32>) -> Result<usize, Errno>,
     ) -> Result<(), Errno> {
         let (bytes, descriptor) = self.sender().chunk();
         if !bytes.is_empty() {

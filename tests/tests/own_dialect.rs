@@ -7,8 +7,8 @@ use std::os::unix::net::UnixStream;
 
 use imsg_os::{Channel, RecvError};
 use imsg_tests::effort::cases;
-use imsg_tests::kernel::{Kernel, Socket};
-use imsg_tests::shim::Shim;
+use imsg_wire::testing::kernel::{Kernel, Socket};
+use imsg_wire::testing::shim::Shim;
 use imsg_wire::{
     Ancillary, BadLength, Descriptor, Dialect, Error, Fault, Frame, Header, Messages, Missing,
     Pairing, Reason, RecvBuf, SendBuf, Violation, split,
