@@ -60,9 +60,13 @@
 //! [socket](kernel) on each kernel, of what `imsg-os` [does with it](shim), and of
 //! [senders] that are not this library.
 
+#[cfg(feature = "arbitrary")]
+mod arbitrary;
 pub mod kernel;
 pub mod senders;
 pub mod shim;
+#[cfg(feature = "arbitrary")]
+mod stream;
 mod token;
 
 use alloc::vec;
@@ -82,6 +86,8 @@ use kernel::Socket;
 use senders::Sender;
 use shim::Shim;
 pub use shim::{Broken, ReadOutcome};
+#[cfg(feature = "arbitrary")]
+pub use stream::{Damage, Stream};
 pub use token::{Duplicate, Token, Tokens};
 
 /// A client and a server, and what is on its way between them.
