@@ -67,6 +67,47 @@
 //! As the blocking channel, this one allocates nothing once it is made; what the runtime does to
 //! wait is its own. A descriptor is closed where it is dropped, which can block the thread of the
 //! runtime for as long as its file system likes (FUSE, NFS).
+//!
+//! # Tests of time limits
+//!
+//! In the paused time of tokio (its feature `test-util`), the clock moves to the next timer as soon
+//! as no task can go on, so that a limit of minutes takes none. The runtime knows nothing of a peer
+//! in another thread or process, which would be given no time to answer. So a test has both ends in
+//! one runtime of one thread:
+//!
+//! ```
+//! use imsg_os::tokio::Channel;
+//! use imsg_os::{Header, Modern};
+//! use std::time::Duration;
+//! use tokio::time::{Instant, sleep, timeout};
+//!
+//! /// Answers a client until it is idle for too long.
+//! async fn serve(mut channel: Channel) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//!     while let Some(request) = timeout(Duration::from_secs(30), channel.rx.recv()).await?? {
+//!         channel.tx.forward(&request, None)?;
+//!         channel.tx.flush().await?;
+//!     }
+//!     Ok(())
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // #[tokio::test(start_paused = true)]
+//! let (mut client, server) = Channel::pair(Modern::new())?;
+//! let server = tokio::spawn(serve(server));
+//!
+//! sleep(Duration::from_secs(29)).await;
+//! client.tx.compose(Header::new(1), b"in time", None)?;
+//! client.tx.flush().await?;
+//! assert_eq!(client.rx.recv().await?.expect("an answer").payload, b"in time");
+//!
+//! let start = Instant::now();
+//! assert!(client.rx.recv().await?.is_none(), "the server hangs up");
+//! assert!(start.elapsed() >= Duration::from_secs(29));
+//! assert!(server.await?.unwrap_err().is::<tokio::time::error::Elapsed>());
+//! # Ok(())
+//! # }
+//! ```
 
 mod client;
 

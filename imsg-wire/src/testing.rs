@@ -1,4 +1,4 @@
-//! Two ends joined in memory, to test a handler without sockets (feature `testing`).
+//! Test and fuzz your handler: two ends joined in memory, without sockets (feature `testing`).
 //!
 //! A [`Pair`] has a client, which is the test, and a server, which has the handler that is tested:
 //! a function of a [`Message`] and of something that it can [`Compose`](crate::Compose) to. The two
@@ -56,9 +56,17 @@
 //! or reads, and when the process can have no more descriptors, so that the next one is
 //! [dropped](crate::Missing::Dropped). [`Link::put`] sends what no honest client would.
 //!
-//! The modules below are what this is made of, and what this library is tested with: a model of a
-//! [socket](kernel) on each kernel, of what `imsg-os` [does with it](shim), and of
-//! [senders] that are not this library.
+#![cfg_attr(feature = "arbitrary", doc = include_str!("testing/fuzz.md"))]
+//! # Time
+//!
+//! Nothing here waits, so time limits are not for here. Those of a handler that is awaited are
+//! tested over `imsg_os::tokio`, in the paused time of its runtime; the page of that module shows
+//! how.
+//!
+//! # What it is made of
+//!
+//! The modules below are what this library itself is tested with: a model of a [socket](kernel) on
+//! each kernel, of what `imsg-os` [does with it](shim), and of [senders] that are not this library.
 
 #[cfg(feature = "arbitrary")]
 mod arbitrary;
