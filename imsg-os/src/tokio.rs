@@ -133,7 +133,7 @@ pub use client::{CallError, Client, Driver, Reply};
 /// The halves are separate fields, so that a reply can be composed while the message that it
 /// answers is still borrowed. They can also be moved apart, into two tasks; the socket is closed
 /// when both are gone.
-pub type Channel<D = Modern, S = Box<[u8]>> = channel::Channel<D, S, UnixStream>;
+pub type Channel<D = Modern, S = Box<[u8]>, T = S> = channel::Channel<D, S, UnixStream, T>;
 
 /// The receiving half of a [`Channel`].
 pub type Receiver<D = Modern, S = Box<[u8]>> = channel::Receiver<D, S, UnixStream>;
@@ -205,7 +205,7 @@ impl<D: Dialect + Clone> Channel<D> {
     }
 }
 
-impl<D: Dialect + Clone, S: Storage> Channel<D, S> {
+impl<D: Dialect + Clone, S: Storage, T: Storage> Channel<D, S, T> {
     /// A channel over a connected stream, with the given memory for what is received and for what
     /// is to be sent.
     ///
@@ -217,7 +217,7 @@ impl<D: Dialect + Clone, S: Storage> Channel<D, S> {
         stream: UnixStream,
         dialect: D,
         received: S,
-        queued: S,
+        queued: T,
     ) -> io::Result<Self> {
         sys::require_connected_stream(stream.as_fd())?;
         Ok(Self::over(stream, dialect, received, queued, false))

@@ -5,13 +5,13 @@
 mod common;
 
 use std::convert::Infallible;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use common::{leaving_no_descriptor, number_of, numbered, numbers, watched};
 use imsg_os::tokio::{CallError, Channel, Client, Driver};
-use imsg_os::{Descriptor, Header, Message, Modern, Reason, RecvError, TurnError};
+use imsg_os::{Descriptor, Header, Message, Modern, Reason, RecvError, Refused, TurnError};
 use tokio::task::JoinHandle;
 
 type Run<E = Infallible> = JoinHandle<Result<(), TurnError<E>>>;
@@ -377,4 +377,13 @@ fn a_question_that_cannot_be_encoded_is_refused_with_its_descriptor_and_nothing_
             assert!(peer.rx.recv().await.unwrap().is_none());
         });
     });
+}
+
+#[test]
+fn a_call_without_a_reply_is_an_error_of_the_system_that_says_why() {
+    let gone = io::Error::from(CallError::Gone);
+    assert!(imsg_os::is_peer_gone(&gone), "{gone:?}");
+    let reason = Reason::TooLong { len: 2, max: 1 };
+    let refused = CallError::Refused(Refused { reason, descriptor: None });
+    assert_eq!(io::Error::from(refused).raw_os_error(), Some(libc::ERANGE));
 }
