@@ -201,7 +201,7 @@ struct Connection<S> {
 impl<S: Storage> Connection<S> {
     fn new(plan: &Plan, storage: S, memory: Rc<Memory>) -> Self {
         let (dialect, decoded) = Metered::new(plan.dialect);
-        let mut queue = SendBuf::new(dialect, storage);
+        let mut queue = SendBuf::with_descriptors(dialect, storage);
         queue.set_max_len(plan.max_len).expect("no more than the storage has");
         queue.set_pid(plan.pid);
         Self {
@@ -578,7 +578,8 @@ struct Receiver {
 impl Receiver {
     fn new(plan: &Plan) -> Self {
         let (dialect, decoded) = Metered::new(plan.dialect);
-        let mut buffer = RecvBuf::new(dialect, vec![0; plan.max_len + plan.extra_to_receive]);
+        let mut buffer =
+            RecvBuf::with_descriptors(dialect, vec![0; plan.max_len + plan.extra_to_receive]);
         buffer.set_max_len(plan.max_len).expect("no more than the storage has");
         buffer.set_pairing(plan.rule);
         if plan.allowed {

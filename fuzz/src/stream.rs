@@ -160,7 +160,7 @@ struct Program<'a, S> {
 impl<'a, S: Storage> Program<'a, S> {
     fn new(plan: &'a Plan, storage: S, memory: Rc<Memory>) -> Self {
         let (dialect, decoded) = Metered::new(plan.dialect);
-        let mut buffer = RecvBuf::new(dialect, storage);
+        let mut buffer = RecvBuf::with_descriptors(dialect, storage);
         buffer.set_pairing(Pairing::Ordered);
         Self {
             buffer,

@@ -51,10 +51,10 @@ impl<D: Dialect, S: Storage, K: AsFd, T: Storage> Channel<D, S, K, T> {
         D: Clone,
     {
         let socket = Arc::new(socket);
-        let buf = RecvBuf::new(dialect.clone(), received);
+        let buf = RecvBuf::with_descriptors(dialect.clone(), received);
         let reading = Reading { waits, reserve: None, failed: false };
         let rx = Receiver { socket: Arc::clone(&socket), buf, reading };
-        let mut tx = Sender { socket, buf: SendBuf::new(dialect, queued), waits };
+        let mut tx = Sender { socket, buf: SendBuf::with_descriptors(dialect, queued), waits };
         tx.set_pid(std::process::id());
         Self { rx, tx }
     }

@@ -135,8 +135,8 @@ impl<D: Dialect + Clone, F> Pair<D, F> {
     pub fn with_capacity(dialect: D, kernel: Kernel, capacity: usize) -> Self {
         let storage = || vec![0; 4 * DEFAULT_MAX_LEN];
         let end = |dialect: &D| End {
-            rx: RecvBuf::new(dialect.clone(), storage()),
-            tx: SendBuf::new(dialect.clone(), storage()),
+            rx: RecvBuf::with_descriptors(dialect.clone(), storage()),
+            tx: SendBuf::with_descriptors(dialect.clone(), storage()),
         };
         let link = || Link::with_capacity(kernel, capacity);
         Self { client: end(&dialect), server: end(&dialect), to_server: link(), to_client: link() }

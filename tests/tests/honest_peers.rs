@@ -317,7 +317,8 @@ struct Begins<D> {
 
 impl<D: Dialect> Begins<D> {
     fn new(dialect: D, talk: &Talk) -> Self {
-        let mut queue = SendBuf::new(dialect, vec![0; talk.max_len + talk.extra_to_send]);
+        let mut queue =
+            SendBuf::with_descriptors(dialect, vec![0; talk.max_len + talk.extra_to_send]);
         queue.set_max_len(talk.max_len).unwrap();
         queue.set_pid(SENDER_PID);
         Self { queue, unsent: VecDeque::new(), given_back: Vec::new() }
@@ -714,7 +715,7 @@ struct Program<D, const N: usize> {
 
 impl<D: Dialect, const N: usize> Program<D, N> {
     fn new(dialect: D, rule: Pairing, storage: usize) -> Self {
-        let mut buffer = RecvBuf::new(dialect, vec![0; storage]);
+        let mut buffer = RecvBuf::with_descriptors(dialect, vec![0; storage]);
         buffer.set_pairing(rule);
         buffer.allow_descriptors();
         Self { buffer, messages: Vec::new(), error: None }

@@ -251,7 +251,7 @@ fn a_sender_of_the_old_generation_can_be_linked_to_a_handler() {
     sender.compose(Header::new(1), b"before", None);
     sender.compose(Header::new(2), b"with", Some(tokens.open(5)));
     let mut link = Link::new(Kernel::Linux);
-    let mut buf: RecvBuf<_, _, Token> = RecvBuf::new(Classic::new(), vec![0; 1024]);
+    let mut buf: RecvBuf<_, _, Token> = RecvBuf::with_descriptors(Classic::new(), vec![0; 1024]);
     buf.allow_descriptors();
     while link.send(&mut sender, Call::from(10)) > 0 {
         link.read(&mut buf, Call::UNLIMITED).unwrap();

@@ -361,7 +361,7 @@ impl Queue {
     fn new(generation: Generation) -> Self {
         let library = match generation {
             Generation::Begins => {
-                Library::Begins(Box::new(SendBuf::new(Classic::new(), vec![0; 16384])))
+                Library::Begins(Box::new(SendBuf::with_descriptors(Classic::new(), vec![0; 16384])))
             }
             Generation::Ends => Library::Ends(Ends::default()),
             Generation::Unmarked => Library::Unmarked(Unmarking::default()),
@@ -420,7 +420,7 @@ struct End {
 
 impl End {
     fn new(rule: Pairing, allowed: bool, shim: Shim) -> Self {
-        let mut buf = RecvBuf::new(Classic::new(), vec![0; 16384]);
+        let mut buf = RecvBuf::with_descriptors(Classic::new(), vec![0; 16384]);
         buf.set_pairing(rule);
         if allowed {
             buf.allow_descriptors();

@@ -177,7 +177,7 @@ impl Client {
 fn stream(lengths: &[usize]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (n, len) in lengths.iter().enumerate() {
-        let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; LARGEST + HEADER_LEN]);
+        let mut queue = SendBuf::new(Modern::new(), [0; LARGEST + HEADER_LEN]);
         let header = Header { id: n as u32, pid: 1, ..Header::new(1) };
         queue.compose(header, &vec![n as u8; *len][..], None).unwrap();
         bytes.extend_from_slice(queue.chunk().unwrap().bytes);
@@ -371,7 +371,7 @@ fn what_is_received_and_what_is_queued_may_lie_in_memory_of_two_types() {
     let mut client = Channel::new(theirs, Modern::new()).unwrap();
     client.tx.compose(Header::new(1), b"hello", None).unwrap();
     client.tx.flush().unwrap();
-    let mut received = vec![0; 100];
+    let mut received = [0; 100];
     let mut channel =
         Channel::with_storage(ours, Modern::new(), &mut received[..], [0; 50]).unwrap();
     let next = channel.turn(&Turn::new(5), true, |message, tx| tx.forward(&message, None)).unwrap();
