@@ -132,7 +132,7 @@
 //! # Starting a process with a channel
 //!
 //! The worker finds its end as descriptor 3, and takes it up with [`inherited`]. With the feature
-//! `process`, `process::Worker` starts it, ends it and reaps it; `pass_descriptor` has both sides by
+//! `process`, `process::Worker` starts it, ends it and reaps it, as in `pass_descriptor`; `imsg_init` does it by
 //! hand, with the crate `command-fds`. What matters is that the parent keeps no copy of the worker's
 //! end: the end of the worker would go unnoticed.
 //!
