@@ -26,7 +26,7 @@ pub fn privsep(data: &[u8]) {
 
 fn serve(u: &mut Unstructured<'_>) -> Result<()> {
     let parse = |message: Message<'_, OwnedFd>| Request::try_from(message).map(drop);
-    let stream = Stream::arbitrary(u, &Modern::new(), Request::TYPES, parse)?;
+    let stream = Stream::arbitrary(u, Modern::new(), Request::TYPES, parse)?;
     let mut pair = Pair::new(Modern::new(), u.arbitrary::<Kernel>()?);
     pair.server.rx.allow_descriptors();
     stream.send(&mut pair.to_server, |_| File::open("/dev/null").expect("a file").into());

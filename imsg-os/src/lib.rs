@@ -113,6 +113,7 @@
 //!
 //! | feature | adds |
 //! | --- | --- |
+//! | `arbitrary` | `testing::Stream`, what a peer of a declared protocol may send, to fuzz a handler |
 //! | `process` | `imsg_os::process`, programs that are started with a channel, ended and reaped |
 //! | `testing` | `imsg_os::testing`, two ends joined in memory, to test a handler without sockets |
 //! | `tokio` | `imsg_os::tokio`, a channel to be awaited; every future is cancel safe |
@@ -128,6 +129,13 @@
 //! marked, which `privsep` does not look at. What `privsep` does beside messages, to start processes
 //! and to drop their privileges, this crate leaves to others, such as `command-fds` and `nix`, but for
 //! the feature `process`.
+//!
+//! # Testing a handler
+//!
+//! A handler that is generic over [`Compose`], in place of a [`Sender`], can be tested without sockets:
+//! with the feature `testing`, `imsg_os::testing` joins it to a client in memory, cuts what both send at
+//! any byte and drops descriptors, as any kernel may. Its page also shows how to fuzz it, and that of
+//! `imsg_os::tokio` how to test limits of time.
 //!
 //! # Starting a process with a channel
 //!

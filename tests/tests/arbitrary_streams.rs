@@ -52,7 +52,7 @@ fn streams() -> impl Iterator<Item = (Stream, Rng)> {
         let input: Vec<u8> = (0..rng.below(1500)).map(|_| rng.number() as u8).collect();
         let parse = |message: Message<'_, Token>| Everything::try_from(message).map(drop);
         let mut u = Unstructured::new(&input);
-        let stream = Stream::arbitrary(&mut u, &Modern::new(), Everything::TYPES, parse);
+        let stream = Stream::arbitrary(&mut u, Modern::new(), Everything::TYPES, parse);
         (stream.expect("arbitrary bytes are enough"), rng)
     })
 }
@@ -135,7 +135,7 @@ fn damage_is_what_it_is_said_to_be() {
 fn an_empty_input_makes_an_empty_stream() {
     let parse = |message: Message<'_, Token>| Everything::try_from(message).map(drop);
     let mut u = Unstructured::new(&[]);
-    let stream = Stream::arbitrary(&mut u, &Modern::new(), Everything::TYPES, parse).unwrap();
+    let stream = Stream::arbitrary(&mut u, Modern::new(), Everything::TYPES, parse).unwrap();
     assert_eq!((stream.bytes.len(), stream.damage), (0, None));
 }
 

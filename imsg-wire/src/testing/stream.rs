@@ -32,7 +32,7 @@ use crate::typed::{BadMessage, Mistake};
 /// # let input = (0..200).map(|n: u8| n.wrapping_mul(77)).collect::<Vec<_>>();
 /// let mut input = Unstructured::new(&input); // of a fuzzer
 /// let parse = |message: Message<'_, Token>| Request::try_from(message).map(drop);
-/// let stream = Stream::arbitrary(&mut input, &Modern::new(), Request::TYPES, parse)?;
+/// let stream = Stream::arbitrary(&mut input, Modern::new(), Request::TYPES, parse)?;
 ///
 /// let parsed = Messages::new(Modern::new(), &stream.bytes, DEFAULT_MAX_LEN);
 /// for (frame, _) in parsed.take(stream.intact).map(Result::unwrap) {
@@ -63,7 +63,8 @@ pub enum Damage {
     /// descriptor is sent with it, or the other way round. Where one read brings the descriptor of
     /// an earlier message and a mark without one, the stream fails before that message.
     Descriptor,
-    /// A header states a length that no message has. Nothing follows.
+    /// A header states a length that no message has: less than a header, or 60000 bytes and more.
+    /// Nothing follows.
     Length,
     /// The stream ends inside a message.
     End,
@@ -88,7 +89,7 @@ impl Stream {
     /// As for anything that is made of arbitrary bytes.
     pub fn arbitrary<D: Dialect, F>(
         u: &mut Unstructured<'_>,
-        dialect: &D,
+        dialect: D,
         types: &[(u32, &'static str)],
         parse: impl Fn(Message<'_, F>) -> core::result::Result<(), BadMessage<F>>,
     ) -> Result<Self> {
@@ -113,11 +114,8 @@ impl Stream {
         for end in self.descriptors.iter().copied().chain([self.bytes.len()]) {
             let chunk = &self.bytes[start..end];
             if !chunk.is_empty() {
-                assert_eq!(
-                    link.put(chunk, descriptor.take().map(&mut open)),
-                    chunk.len(),
-                    "no room"
-                );
+                let sent = link.put(chunk, descriptor.take().map(&mut open));
+                assert_eq!(sent, chunk.len(), "the link has room for all");
             }
             (start, descriptor) = (end, Some(end));
         }
@@ -128,7 +126,7 @@ impl Stream {
 /// Makes a stream. `check` says what is wrong with a message that has no descriptor, or whose
 /// descriptor is missing.
 struct Maker<'a, D, C> {
-    dialect: &'a D,
+    dialect: D,
     types: &'a [(u32, &'static str)],
     check: C,
     stream: Stream,
@@ -181,18 +179,14 @@ where
             Damage::Length,
             Damage::End,
         ])?;
-        let damage = match (damage, self.valid(u)?) {
+        let done = match (damage, self.valid(u)?) {
             (Damage::Payload, Some(valid)) => self.damaged_payload(u, valid)?,
             (Damage::Descriptor, Some(valid)) => {
                 self.damaged_descriptor(u, &valid)?;
                 true
             }
             (Damage::Length, _) => {
-                let short = u.arbitrary()?;
-                let range = if short { 0..=header_len::<D>() - 1 } else { 60_000..=65_535 };
-                let frame =
-                    Frame { header: u.arbitrary()?, len: u.int_in_range(range)?, marked: false };
-                self.stream.bytes.extend_from_slice(self.dialect.encode(&frame).as_bytes());
+                self.header_without_message(u)?;
                 true
             }
             (Damage::End, Some(Valid { header, payload, takes })) => {
@@ -204,12 +198,19 @@ where
                 true
             }
             _ => false,
-        }
-        .then_some(damage);
-        if damage.is_none() {
+        };
+        if !done {
             self.unknown_type(u)?;
         }
-        self.stream.damage = damage.or(Some(Damage::Type));
+        self.stream.damage = Some(if done { damage } else { Damage::Type });
+        Ok(())
+    }
+
+    fn header_without_message(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
+        let short = u.arbitrary()?;
+        let range = if short { 0..=header_len::<D>() - 1 } else { 60_000..=65_535 };
+        let frame = Frame { header: u.arbitrary()?, len: u.int_in_range(range)?, marked: false };
+        self.stream.bytes.extend_from_slice(self.dialect.encode(&frame).as_bytes());
         Ok(())
     }
 
