@@ -10,7 +10,7 @@ use imsg_wire::{Message, Modern};
 
 use protocol::{Answer, Failure, Request};
 
-#[allow(dead_code, unused_imports, reason = "the example has more of it")]
+#[allow(dead_code, reason = "the example has more of it")]
 #[path = "../../imsg-os/examples/privsep/protocol.rs"]
 mod protocol;
 

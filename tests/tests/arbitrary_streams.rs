@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use std::iter;
 
 use arbitrary::Unstructured;
+use imsg_tests::effort::cases;
 use imsg_tests::rng::Rng;
 use imsg_wire::testing::{Broken, Call, Damage, Kernel, Pair, Stopped, Stream, Token, Tokens};
 use imsg_wire::typed::{BadMessage, Counted, Mistake, Network, Network16, Padded, Protocol};
@@ -47,7 +48,7 @@ struct Options {
 
 /// Many streams, each with a source of further choices.
 fn streams() -> impl Iterator<Item = (Stream, Rng)> {
-    (0..1000).map(|seed| {
+    (0..cases(1000).into()).map(|seed| {
         let mut rng = Rng::of(&[seed]);
         let input: Vec<u8> = (0..rng.below(1500)).map(|_| rng.number() as u8).collect();
         let parse = |message: Message<'_, Token>| Everything::try_from(message).map(drop);

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::iter;
 use std::os::fd::OwnedFd;
 
+use imsg_tests::effort::cases;
 use imsg_wire::testing::senders::Ends;
 use imsg_wire::testing::{Broken, Call, Duplicate, Kernel, Link, Pair, Stopped, Token, Tokens};
 use imsg_wire::typed::{BadMessage, Protocol};
@@ -72,6 +73,8 @@ fn kernel() -> impl Strategy<Value = Kernel> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(cases(256)))]
+
     #[test]
     fn however_calls_are_cut_each_request_is_answered_once_and_in_order(
         kernel in kernel(),

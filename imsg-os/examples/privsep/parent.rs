@@ -8,13 +8,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use imsg_os::process::Worker;
+use imsg_os::process::{CHANNEL, Worker};
 use imsg_os::typed::Protocol;
 use imsg_os::{Any, Channel, RecvError};
 use nix::errno::Errno;
 
 use crate::layers::Layers;
-use crate::protocol::{Answer, CHANNEL, Failure, Request, Summary};
+use crate::protocol::{Answer, Failure, Request, Summary};
 use crate::{Dialect, complain, open};
 
 pub(crate) fn run(dialect: Dialect, files: &[PathBuf]) -> Result<ExitCode, Box<dyn Error>> {

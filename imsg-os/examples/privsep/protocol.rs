@@ -4,8 +4,6 @@
 
 use std::os::fd::OwnedFd;
 
-/// The descriptor on which the worker finds the channel.
-pub(crate) use imsg_os::process::CHANNEL;
 use imsg_os::protocol;
 use zerocopy::native_endian::{I32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
