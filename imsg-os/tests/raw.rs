@@ -12,13 +12,14 @@ use imsg_os::{Descriptor, ReadOutcome, RecvError};
 use imsg_wire::{Ancillary, Header, Modern, RecvBuf, SendBuf};
 
 fn message(number: u32, payload: &[u8], marked: bool) -> Vec<u8> {
-    let mut queue: SendBuf<_, _, ()> = SendBuf::new(Modern::new(), vec![0; 16 + payload.len()]);
+    let mut queue: SendBuf<_, _, ()> =
+        SendBuf::with_descriptors(Modern::new(), vec![0; 16 + payload.len()]);
     queue.compose(Header::new(number), payload, marked.then_some(())).unwrap();
     queue.chunk().unwrap().bytes.to_vec()
 }
 
 fn buffer() -> RecvBuf<Modern, Vec<u8>, OwnedFd> {
-    let mut buffer = RecvBuf::new(Modern::new(), vec![0; 256]);
+    let mut buffer = RecvBuf::with_descriptors(Modern::new(), vec![0; 256]);
     buffer.allow_descriptors();
     buffer
 }

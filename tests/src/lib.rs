@@ -3,15 +3,12 @@
 pub mod c_library;
 pub mod effort;
 pub mod examples;
-pub mod kernel;
 pub mod payload_model;
 pub mod process;
 pub mod program;
 pub mod reference;
 pub mod rng;
 pub mod rules;
-pub mod senders;
-pub mod shim;
 pub mod tmux;
 pub mod vectors;
 

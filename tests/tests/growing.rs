@@ -57,7 +57,7 @@ fn buffer(most: usize) -> RecvBuf<Modern, Growing> {
 /// A stream of messages with payloads of these lengths, whose bytes tell them apart.
 fn stream(lens: &[usize]) -> Vec<u8> {
     let total = lens.iter().map(|len| 16 + len).sum();
-    let mut queue: SendBuf<_, _> = SendBuf::new(Modern::new(), vec![0; total]);
+    let mut queue = SendBuf::new(Modern::new(), vec![0; total]);
     queue.set_max_len(total).unwrap();
     for (number, len) in lens.iter().enumerate() {
         queue.compose(Header::new(number as u32), &payload(number, *len)[..], None).unwrap();
@@ -127,7 +127,7 @@ fn a_storage_that_cannot_grow_now_loses_nothing() {
     let stream = stream(&[10, 300]);
     let storage = Growing::up_to(400);
     let refuses = Rc::clone(&storage.refuses);
-    let mut buffer = RecvBuf::<_, _>::new(Modern::new(), storage);
+    let mut buffer = RecvBuf::new(Modern::new(), storage);
     refuses.set(true);
     let mut sent = receive(&mut buffer, &stream).unwrap();
     assert_eq!(buffer.spare().unwrap_err(), NoRoom::Full);
@@ -161,9 +161,9 @@ fn a_storage_may_shrink_when_nothing_is_in_it() {
 
 #[test]
 fn the_largest_message_is_what_the_storage_can_have() {
-    let mut buffer = RecvBuf::<_, _>::new(Modern::new(), Growing::up_to(1000));
+    let mut buffer = RecvBuf::new(Modern::new(), Growing::up_to(1000));
     assert_eq!(buffer.max_len(), 1000);
     assert_eq!(buffer.set_max_len(1001), Err(BadLength { len: 1001, min: 16, max: 1000 }));
-    let buffer = RecvBuf::<_, _>::new(Modern::new(), Growing::up_to(100_000));
+    let buffer = RecvBuf::new(Modern::new(), Growing::up_to(100_000));
     assert_eq!(buffer.max_len(), imsg_wire::DEFAULT_MAX_LEN);
 }

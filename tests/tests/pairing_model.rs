@@ -78,10 +78,10 @@ fn a_descriptor_that_the_kernel_dropped_is_reported_as_that() {
 
 #[test]
 fn what_the_kernel_dropped_takes_no_room_once_its_messages_are_taken() {
-    let mut queue: SendBuf<_, _, &str> = SendBuf::new(Modern::new(), [0; 64]);
+    let mut queue: SendBuf<_, _, &str> = SendBuf::with_descriptors(Modern::new(), [0; 64]);
     queue.compose(Header::new(1), b"1", Some("1")).unwrap();
     queue.compose(Header::new(2), b"2", Some("2")).unwrap();
-    let mut buffer: RecvBuf<_, _, &str, 2> = RecvBuf::new(Modern::new(), [0; 64]);
+    let mut buffer: RecvBuf<_, _, &str, 2> = RecvBuf::with_descriptors(Modern::new(), [0; 64]);
     buffer.allow_descriptors();
     let mut read =
         |buffer: &mut RecvBuf<_, _, _, 2>, what, between: fn(&mut RecvBuf<_, _, _, 2>)| {
@@ -197,7 +197,7 @@ fn what_came_without_a_byte_at_the_end_has_no_message() {
 
 #[test]
 fn a_descriptor_that_came_ahead_of_its_bytes_waits_for_its_message() {
-    let mut buffer: RecvBuf<_, _, &str> = RecvBuf::new(Modern::new(), [0; 64]);
+    let mut buffer: RecvBuf<_, _, &str> = RecvBuf::with_descriptors(Modern::new(), [0; 64]);
     buffer.allow_descriptors();
     for (what, unfinished) in [(Ancillary::Nothing, None), (Ancillary::One("1"), Some(0))] {
         buffer.spare().unwrap();

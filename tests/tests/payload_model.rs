@@ -28,7 +28,7 @@ proptest! {
         max_len in 0..60_usize,
         writes in vec(write(), 0..30),
     ) {
-        let mut queue = SendBuf::<_, _>::new(Modern::new(), [0xff; STORAGE]);
+        let mut queue = SendBuf::new(Modern::new(), [0xff; STORAGE]);
         queue.compose(Header::new(1), &vec![0xff_u8; queued][..], None).expect("an empty queue");
         let before = queue.queue_bytes();
         queue.set_max_len(HEADER + max_len).unwrap();

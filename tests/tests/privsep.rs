@@ -486,7 +486,7 @@ impl Program {
 
     fn copy() -> Self {
         static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
-            examples::build(env!("CARGO_TARGET_TMPDIR"), "imsg-os", "privsep", "")
+            examples::build(env!("CARGO_TARGET_TMPDIR"), "imsg-os", "privsep", "process")
         });
         let directory = public_directory();
         let path = directory.path().join("privsep");

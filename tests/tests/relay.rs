@@ -22,8 +22,8 @@ use imsg_os::{
 use imsg_tests::examples;
 use imsg_tests::process::{self, Process, Running, until, until_ready};
 use imsg_tests::rng::Rng;
-use imsg_tests::senders::Ends;
 use imsg_tests::tmux::{self, Tmux};
+use imsg_wire::testing::senders::{Ends, Sender};
 use libc::{TIOCOUTQ, c_int};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::PollFlags;

@@ -69,7 +69,7 @@ pub(crate) enum Part {
 
 impl Incoming {
     pub(crate) fn new(dialect: Any, memory: Memory) -> Self {
-        let buf = RecvBuf::new(dialect, memory);
+        let buf = RecvBuf::with_descriptors(dialect, memory);
         Self { buf, reader: raw::Reader::default(), fault: None, text: Text::new() }
     }
 
