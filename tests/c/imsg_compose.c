@@ -3,12 +3,8 @@
 
 #define MOST (MAX_IMSGSIZE - HEADER)
 
-/* Versions of the modern interface give the length, or 0. */
-#if MODERN
-#define CHECK_ADDED(call, len) CHECK((call) != -1)
-#else
-#define CHECK_ADDED(call, len) CHECK_INT(call, len)
-#endif
+/* What imsg_add gives. */
+#define CHECK_ADDED(call, len) CHECK_INT(call, MODERN ? 0 : (len))
 
 static unsigned char payload[MAX_IMSGSIZE + 1];
 

@@ -65,6 +65,8 @@ a_message_shows_its_header_and_its_payload(void)
 	CHECK_INT(imsg_get_len(&message), 5);
 	CHECK_INT(imsg_get_fd(&message), -1);
 	CHECK_BYTES(message.data, "hello", 5);
+	/* Programs take it for a structure of theirs. */
+	CHECK_INT((uintptr_t)message.data % sizeof(uint64_t), 0);
 	REQUIRE(message.buf != NULL);
 	CHECK_INT(ibuf_size(message.buf), 5);
 	CHECK(ibuf_data(message.buf) == message.data);
