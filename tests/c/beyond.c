@@ -1,26 +1,6 @@
 /* What the original libraries do not have: dialects, rules of pairing, and which fault it was. */
 #include "drain.h"
 
-static int
-channel_and_peer(struct imsgbuf *channel)
-{
-	int ends[2];
-
-	connect_pair(ends);
-	channel_init(channel, ends[0]);
-	channel_allow_descriptors(channel);
-	return ends[1];
-}
-
-static void
-end(struct imsgbuf *channel)
-{
-	int fd = channel->fd;
-
-	channel_clear(channel);
-	close(fd);
-}
-
 static void
 a_rule_is_set_before_anything_is_read(void)
 {
@@ -36,7 +16,7 @@ a_rule_is_set_before_anything_is_read(void)
 	CHECK_ERROR(imsgbuf_set_pairing(&channel, IMSG_PAIRING_EXACT), -1, EINVAL);
 	close(peer);
 	CHECK_TEXT(drain(&channel), "1 end");
-	end(&channel);
+	channel_close(&channel);
 }
 
 static void
@@ -59,7 +39,7 @@ a_fault_is_told_as_a_sentence(void)
 	CHECK(strlen(fault) > 10);
 	CHECK(strstr(fault, "descriptor") != NULL);
 	close(peer);
-	end(&channel);
+	channel_close(&channel);
 
 	peer = channel_and_peer(&channel);
 	put_header(header, 1, 15, 0);
@@ -69,7 +49,7 @@ a_fault_is_told_as_a_sentence(void)
 	REQUIRE(fault != NULL);
 	CHECK(strstr(fault, "15") != NULL);
 	close(peer);
-	end(&channel);
+	channel_close(&channel);
 }
 
 static void
@@ -85,7 +65,7 @@ a_stream_that_ends_in_a_message_is_told(void)
 	close(peer);
 	CHECK_TEXT(drain(&channel), "1 end");
 	CHECK(imsgbuf_error(&channel) != NULL);
-	end(&channel);
+	channel_close(&channel);
 }
 
 static void
@@ -105,7 +85,7 @@ a_descriptor_that_is_there_needs_no_reason(void)
 	CHECK_INT(imsg_fd_reason(&message), IMSG_FD_PRESENT);
 	imsg_free(&message);
 	close(peer);
-	end(&channel);
+	channel_close(&channel);
 }
 
 #if MODERN
@@ -166,7 +146,7 @@ a_modern_program_speaks_classic(void)
 	speaks_classic(&channel, peer);
 	CHECK_ERROR(imsgbuf_set_dialect(&channel, IMSG_DIALECT_MODERN), -1, EINVAL);
 	close(peer);
-	end(&channel);
+	channel_close(&channel);
 }
 
 static void
@@ -188,7 +168,7 @@ a_message_built_by_hand_is_classic_too(void)
 	memcpy(bytes + HEADER, "\1\2\3\4", 4);
 	CHECK_BYTES(got, bytes, sizeof(got));
 	close(peer);
-	end(&channel);
+	channel_close(&channel);
 }
 
 static void
@@ -202,7 +182,7 @@ the_environment_chooses_for_tests(void)
 	peer = channel_and_peer(&channel);
 	speaks_classic(&channel, peer);
 	close(peer);
-	end(&channel);
+	channel_close(&channel);
 	/* What the program says counts for more. */
 	peer = channel_and_peer(&channel);
 	CHECK_INT(imsgbuf_set_dialect(&channel, IMSG_DIALECT_MODERN), 0);
@@ -212,13 +192,13 @@ the_environment_chooses_for_tests(void)
 	put_header(bytes, 1, HEADER, 1);
 	CHECK_BYTES(got, bytes, HEADER);
 	close(peer);
-	end(&channel);
+	channel_close(&channel);
 	REQUIRE(setenv("IMSG_DIALECT", "modern", 1) == 0);
 	peer = channel_and_peer(&channel);
 	send_message(peer, 1, 1, 7);
 	close(peer);
 	CHECK_TEXT(drain(&channel), "1:7 end");
-	end(&channel);
+	channel_close(&channel);
 	REQUIRE(unsetenv("IMSG_DIALECT") == 0);
 }
 
@@ -235,7 +215,7 @@ a_classic_message_has_at_most_what_its_length_can_say(void)
 	CHECK_ERROR(imsg_compose(&channel, 1, 0, 0, -1, payload, 65536 - HEADER), -1, ERANGE);
 	CHECK_INT(imsgbuf_queuelen(&channel), 1);
 	close(peer);
-	end(&channel);
+	channel_close(&channel);
 }
 
 static int called;
@@ -273,7 +253,7 @@ a_program_is_told_of_each_queued_message(void)
 	CHECK_INT(imsg_compose(&channel, 1, 2, 3, -1, NULL, 0), 1);
 	CHECK_INT(called, 2);
 	close(peer);
-	end(&channel);
+	channel_close(&channel);
 }
 #endif
 

@@ -17,25 +17,21 @@ static int exact = MODERN;
 #endif
 
 static int
-channel_and_peer(struct imsgbuf *channel)
+channel_by_the_rule(struct imsgbuf *channel)
 {
-	int ends[2];
+	int peer = channel_and_peer(channel);
 
-	connect_pair(ends);
-	channel_init(channel, ends[0]);
-	channel_allow_descriptors(channel);
 #ifndef ORIGINAL
 	if (exact)
 		REQUIRE(imsgbuf_set_pairing(channel, IMSG_PAIRING_EXACT) == 0);
 #endif
-	return ends[1];
+	return peer;
 }
 
 /* Reads all that the peer sent before it went, and looks for what must hold of any stream. */
 static const char *
 all_of(struct imsgbuf *channel, int peer)
 {
-	int fd = channel->fd;
 	const char *text;
 
 	if (peer != -1)
@@ -54,8 +50,7 @@ all_of(struct imsgbuf *channel, int peer)
 		CHECK(imsgbuf_error(channel) == NULL);
 	}
 #endif
-	channel_clear(channel);
-	close(fd);
+	channel_close(channel);
 	return text;
 }
 
@@ -70,7 +65,7 @@ a_marked_header_that_straddles_a_read_keeps_its_descriptor(void)
 		struct imsgbuf channel;
 		char expected[64] = "";
 		const char *text;
-		int peer = channel_and_peer(&channel);
+		int peer = channel_by_the_rule(&channel);
 
 		for (at = 0; at < len;) {
 			size_t left = len - at, size = left > 8192 + HEADER ? 8192 : left;
@@ -93,7 +88,7 @@ a_descriptor_without_a_mark_is_reported(void)
 {
 	struct imsgbuf channel;
 	struct imsg message;
-	int peer = channel_and_peer(&channel);
+	int peer = channel_by_the_rule(&channel);
 
 	send_message(peer, 1, 0, 11);
 	REQUIRE(channel_read(&channel) == 1);
@@ -114,7 +109,7 @@ a_marked_message_without_a_descriptor_does_not_get_the_next_one(void)
 {
 	struct imsgbuf channel;
 	struct imsg message;
-	int peer = channel_and_peer(&channel);
+	int peer = channel_by_the_rule(&channel);
 
 	send_message(peer, 1, 1, 0);
 	REQUIRE(channel_next(&channel, &message) == 1);
@@ -130,7 +125,7 @@ static void
 two_marks_and_one_descriptor_in_a_read(void)
 {
 	struct imsgbuf channel;
-	int peer = channel_and_peer(&channel);
+	int peer = channel_by_the_rule(&channel);
 
 	send_message(peer, 1, 0, 0);
 	send_message(peer, 2, 1, 0);
@@ -144,7 +139,7 @@ a_flood_of_descriptors_without_marks_is_stopped(void)
 {
 	struct imsgbuf channel;
 	struct imsg message;
-	int peer = channel_and_peer(&channel), before = open_descriptors(), most = 0, n;
+	int peer = channel_by_the_rule(&channel), before = open_descriptors(), most = 0, n;
 	pid_t flood = fork();
 
 	REQUIRE(flood != -1);
@@ -184,7 +179,7 @@ no_descriptor_is_free(void *argument)
 {
 	struct imsgbuf channel;
 	struct rlimit limit;
-	int peer = channel_and_peer(&channel), slots[64], n = 0, i;
+	int peer = channel_by_the_rule(&channel), slots[64], n = 0, i;
 
 	(void)argument;
 	send_message(peer, 1, 1, 11);
@@ -217,7 +212,7 @@ a_descriptor_in_the_middle_of_a_message_is_reported(void)
 {
 	unsigned char bytes[HEADER + 8];
 	struct imsgbuf channel;
-	int peer = channel_and_peer(&channel), fd = numbered(11);
+	int peer = channel_by_the_rule(&channel), fd = numbered(11);
 
 	put_header(bytes, 1, sizeof(bytes), 0);
 	memset(bytes + HEADER, 'p', 8);
@@ -233,7 +228,7 @@ several_descriptors_at_once_are_refused(void)
 {
 	unsigned char header[HEADER];
 	struct imsgbuf channel;
-	int peer = channel_and_peer(&channel), fds[3], i;
+	int peer = channel_by_the_rule(&channel), fds[3], i;
 
 	send_message(peer, 1, 1, 11);
 	for (i = 0; i < 3; i++)
@@ -265,7 +260,7 @@ static void
 honest_descriptors_find_their_messages(void)
 {
 	struct imsgbuf channel;
-	int peer = channel_and_peer(&channel), i;
+	int peer = channel_by_the_rule(&channel), i;
 
 	for (i = 1; i <= 40; i++)
 		send_message(peer, (uint32_t)i, i % 3 == 0, i % 3 == 0 ? i : 0);
@@ -281,7 +276,7 @@ a_descriptor_that_overtook_its_message_is_found_by_order(void)
 {
 	unsigned char bytes[4 * HEADER];
 	struct imsgbuf channel;
-	int peer = channel_and_peer(&channel), fd = numbered(14), i;
+	int peer = channel_by_the_rule(&channel), fd = numbered(14), i;
 
 	for (i = 0; i < 4; i++)
 		put_header(bytes + (size_t)i * HEADER, (uint32_t)i + 1, HEADER, i == 3);

@@ -8,28 +8,6 @@
 
 static unsigned char payload[MAX_IMSGSIZE + 1];
 
-/* A channel, and the other end of its socket. */
-static int
-channel_and_peer(struct imsgbuf *channel)
-{
-	int ends[2];
-
-	connect_pair(ends);
-	channel_init(channel, ends[0]);
-	channel_allow_descriptors(channel);
-	return ends[1];
-}
-
-static void
-end(struct imsgbuf *channel, int peer)
-{
-	int fd = channel->fd;
-
-	channel_clear(channel);
-	close(fd);
-	close(peer);
-}
-
 /* What was flushed is this message. */
 static void
 expect(struct imsgbuf *channel, int peer, uint32_t type, uint32_t id, uint32_t pid, int marked,
@@ -67,7 +45,8 @@ a_message_is_a_header_and_a_payload(void)
 	expect(&channel, peer, 1, 2, 3, 0, "hello", 5);
 	CHECK_INT(imsg_compose(&channel, UINT32_MAX, UINT32_MAX, -1, -1, NULL, 0), 1);
 	expect(&channel, peer, UINT32_MAX, UINT32_MAX, UINT32_MAX, 0, "", 0);
-	end(&channel, peer);
+	channel_close(&channel);
+	close(peer);
 }
 
 static void
@@ -82,7 +61,8 @@ pid_zero_is_the_process_that_made_the_channel(void)
 	channel.pid = 77;
 	CHECK_INT(imsg_compose(&channel, 1, 2, 0, -1, NULL, 0), 1);
 	expect(&channel, peer, 1, 2, 77, 0, "", 0);
-	end(&channel, peer);
+	channel_close(&channel);
+	close(peer);
 }
 
 static void
@@ -98,7 +78,8 @@ the_largest_message_and_one_more_byte(void)
 	CHECK_INT(channel_queued(&channel), 0);
 	/* The descriptor of a message that was refused is still the program's. */
 	CHECK_INT(number_of(fd), 1);
-	end(&channel, peer);
+	channel_close(&channel);
+	close(peer);
 }
 
 static void
@@ -111,7 +92,8 @@ a_descriptor_is_closed_once_it_was_sent(void)
 	CHECK(fcntl(fd, F_GETFD) != -1);
 	expect(&channel, peer, 1, 2, 3, 1, "a", 1);
 	CHECK_ERROR(fcntl(fd, F_GETFD), -1, EBADF);
-	end(&channel, peer);
+	channel_close(&channel);
+	close(peer);
 }
 
 static void
@@ -138,7 +120,8 @@ a_message_is_composed_of_parts(void)
 	parts[3].iov_len = MOST - 6;
 	CHECK_INT(imsg_composev(&channel, 1, 2, 3, -1, parts, 4), 1);
 	CHECK_INT(channel_queued(&channel), 1);
-	end(&channel, peer);
+	channel_close(&channel);
+	close(peer);
 }
 
 static void
@@ -173,7 +156,8 @@ a_message_is_built_step_by_step(void)
 	CHECK_INT(ibuf_truncate(message, HEADER + 2), 0);
 	imsg_close(&channel, message);
 	expect(&channel, peer, 1, 2, 3, 0, "\0\0", 2);
-	end(&channel, peer);
+	channel_close(&channel);
+	close(peer);
 }
 
 static void
@@ -195,7 +179,8 @@ a_message_that_grows_too_large_is_freed(void)
 	CHECK_INT(ibuf_left(message), MOST);
 	ibuf_free(message);
 	CHECK_INT(channel_queued(&channel), 0);
-	end(&channel, peer);
+	channel_close(&channel);
+	close(peer);
 }
 
 #ifndef LACKS_COMPOSE_IBUF
@@ -214,7 +199,8 @@ a_payload_is_given_as_a_buffer(void)
 	/* It is consumed either way. */
 	CHECK_ERROR(imsg_compose_ibuf(&channel, 1, 2, 3, buf), -1, ERANGE);
 	CHECK_INT(channel_queued(&channel), 0);
-	end(&channel, peer);
+	channel_close(&channel);
+	close(peer);
 }
 #endif
 
@@ -234,7 +220,8 @@ a_string_is_added_as_a_field(void)
 	message = imsg_create(&channel, 1, 2, 3, 4);
 	REQUIRE(message != NULL);
 	CHECK_ERROR(imsg_add_strbuf(message, "hello", 4), -1, EOVERFLOW);
-	end(&channel, peer);
+	channel_close(&channel);
+	close(peer);
 }
 
 static void
@@ -268,7 +255,8 @@ a_channel_has_a_maximum_of_its_own(void)
 	CHECK_INT(ibuf_add(message, "abc", 3), 0);
 	CHECK_ERROR(imsg_set_maxsize(message, 2), -1, ERANGE);
 	CHECK_ERROR(imsg_add(message, "d", 1), -1, ERANGE);
-	end(&channel, peer);
+	channel_close(&channel);
+	close(peer);
 }
 #endif
 
@@ -282,7 +270,8 @@ a_cleared_channel_closes_what_it_did_not_send(void)
 	CHECK_INT(imsg_compose(&channel, 1, 2, 3, -1, "a", 1), 1);
 	CHECK_INT(imsg_compose(&channel, 1, 2, 3, other, "a", 1), 1);
 	CHECK_INT(channel_queued(&channel), 3);
-	end(&channel, peer);
+	channel_close(&channel);
+	close(peer);
 	CHECK_ERROR(fcntl(fd, F_GETFD), -1, EBADF);
 	CHECK_ERROR(fcntl(other, F_GETFD), -1, EBADF);
 }
@@ -317,8 +306,10 @@ a_message_is_forwarded_without_its_descriptor(void)
 	CHECK_INT(imsg_forward(&to, &message), 1);
 	expect(&to, far, 4, 0, 1, 0, "", 0);
 	imsg_free(&message);
-	end(&from, peer);
-	end(&to, far);
+	channel_close(&from);
+	close(peer);
+	channel_close(&to);
+	close(far);
 }
 
 static void
@@ -344,7 +335,8 @@ many_messages_are_flushed(void)
 	CHECK_INT(channel_queued(&channel), 5000);
 	CHECK_INT(channel_flush(&channel), 0);
 	CHECK_INT(channel_queued(&channel), 0);
-	end(&channel, peer);
+	channel_close(&channel);
+	close(peer);
 	REQUIRE(waitpid(reader, &i, 0) == reader);
 	CHECK_INT(i, 0);
 }

@@ -1,26 +1,6 @@
 /* Receiving messages: what a program sees of them, and what is refused. */
 #include "drain.h"
 
-static int
-channel_and_peer(struct imsgbuf *channel)
-{
-	int ends[2];
-
-	connect_pair(ends);
-	channel_init(channel, ends[0]);
-	channel_allow_descriptors(channel);
-	return ends[1];
-}
-
-static void
-end(struct imsgbuf *channel)
-{
-	int fd = channel->fd;
-
-	channel_clear(channel);
-	close(fd);
-}
-
 static void
 send_payload(int peer, uint32_t type, const void *bytes, size_t len)
 {
@@ -77,7 +57,7 @@ a_message_shows_its_header_and_its_payload(void)
 	CHECK_INT(channel_get(&channel, &message), 0);
 	close(peer);
 	CHECK_INT(channel_read(&channel), 0);
-	end(&channel);
+	channel_close(&channel);
 }
 
 static void
@@ -103,7 +83,7 @@ a_message_without_a_payload(void)
 #endif
 	imsg_free(&message);
 	close(peer);
-	end(&channel);
+	channel_close(&channel);
 }
 
 static void
@@ -136,7 +116,7 @@ a_payload_is_taken_as_a_whole(void)
 	CHECK_ERROR(imsg_get_data(&message, got, 5), -1, EBADMSG);
 	imsg_free(&message);
 	close(peer);
-	end(&channel);
+	channel_close(&channel);
 }
 
 #if MODERN
@@ -162,7 +142,7 @@ a_payload_is_taken_in_parts(void)
 	CHECK_INT(imsg_get_len(&message), 0);
 	imsg_free(&message);
 	close(peer);
-	end(&channel);
+	channel_close(&channel);
 }
 
 static void
@@ -204,7 +184,7 @@ messages_are_kept_in_queues(void)
 	CHECK_INT(imsg_ibufq_pop(queue, &message), 0);
 	ibufq_free(queue);
 	close(peer);
-	end(&channel);
+	channel_close(&channel);
 }
 
 static void
@@ -239,7 +219,7 @@ a_receiver_has_a_maximum_of_its_own(void)
 	CHECK_TEXT(drain(&channel), "ERANGE");
 	REQUIRE(waitpid(sender, NULL, 0) == sender);
 	close(peer);
-	end(&channel);
+	channel_close(&channel);
 }
 #endif
 
@@ -262,7 +242,7 @@ a_descriptor_is_given_once(void)
 #endif
 	imsg_free(&message);
 	close(peer);
-	end(&channel);
+	channel_close(&channel);
 }
 
 static void
@@ -287,7 +267,7 @@ a_descriptor_that_nobody_took(void)
 	}
 #endif
 	close(peer);
-	end(&channel);
+	channel_close(&channel);
 }
 
 static void
@@ -304,7 +284,7 @@ a_received_descriptor_is_closed_by_exec(void)
 	CHECK_INT(number_of(fd), 11);
 	imsg_free(&message);
 	close(peer);
-	end(&channel);
+	channel_close(&channel);
 }
 
 static void
@@ -324,7 +304,7 @@ a_length_out_of_range_ends_the_stream(void)
 		/* What was complete before it is delivered. */
 		CHECK_TEXT(drain(&channel), "1 ERANGE");
 		close(peer);
-		end(&channel);
+		channel_close(&channel);
 	}
 }
 
@@ -346,7 +326,7 @@ the_smallest_and_the_largest_message(void)
 	imsg_free(&message);
 	close(peer);
 	CHECK_TEXT(drain(&channel), "2 end");
-	end(&channel);
+	channel_close(&channel);
 }
 
 static void
@@ -369,7 +349,7 @@ a_socket_that_would_block(void)
 	imsg_free(&message);
 	close(peer);
 	CHECK_TEXT(drain(&channel), "end");
-	end(&channel);
+	channel_close(&channel);
 }
 
 static void
@@ -400,7 +380,7 @@ bytes_that_come_one_by_one(void)
 		imsg_free(&message);
 	}
 	close(peer);
-	end(&channel);
+	channel_close(&channel);
 }
 
 static void
@@ -417,7 +397,7 @@ a_cleared_channel_frees_what_was_not_taken(void)
 	CHECK_INT(channel_read(&channel), 1);
 	CHECK_INT(channel_read(&channel), 1);
 	close(peer);
-	end(&channel);
+	channel_close(&channel);
 }
 
 static void

@@ -3,26 +3,6 @@
 
 #include "drain.h"
 
-static int
-channel_and_peer(struct imsgbuf *channel)
-{
-	int ends[2];
-
-	connect_pair(ends);
-	channel_init(channel, ends[0]);
-	channel_allow_descriptors(channel);
-	return ends[1];
-}
-
-static void
-end(struct imsgbuf *channel)
-{
-	int fd = channel->fd;
-
-	channel_clear(channel);
-	close(fd);
-}
-
 #define MOST 100
 
 /* Messages of 1000 bytes, numbered from 0; sent at once, as small parts fill a socket sooner. */
@@ -61,7 +41,7 @@ a_program_that_reads_on_without_taking_messages_loses_none(void)
 		imsg_free(&message);
 	}
 	CHECK_INT(next, MOST);
-	end(&channel);
+	channel_close(&channel);
 }
 
 #if !MODERN
@@ -80,7 +60,7 @@ a_full_channel_says_so(void)
 	imsg_free(&message);
 	CHECK(imsg_read(&channel) > 0);
 	close(peer);
-	end(&channel);
+	channel_close(&channel);
 }
 #endif
 
@@ -117,7 +97,7 @@ a_read_that_a_signal_interrupts_is_made_again(void)
 	imsg_free(&message);
 	REQUIRE(sigaction(SIGALRM, &before, NULL) == 0);
 	close(interrupting);
-	end(&channel);
+	channel_close(&channel);
 }
 
 static void
@@ -142,7 +122,7 @@ a_channel_follows_its_member_fd(void)
 	CHECK_INT(recv(others[1], got, sizeof(got), 0), HEADER);
 	close(others[1]);
 	CHECK_TEXT(drain(&channel), "1 2:7 end");
-	end(&channel);
+	channel_close(&channel);
 }
 
 static void
@@ -161,7 +141,7 @@ a_message_outlives_its_channel(void)
 	send_many(peer, 60);
 	REQUIRE(channel_next(&channel, &later) == 1);
 	close(peer);
-	end(&channel);
+	channel_close(&channel);
 	imsg_free(&later);
 	CHECK_INT(imsg_get_data(&message, got, 5), 0);
 	CHECK_BYTES(got, "hello", 5);
@@ -184,7 +164,7 @@ a_channel_is_used_for_one_socket_after_the_other(void)
 		CHECK_INT(channel_read(&channel), 1);
 		CHECK_INT(imsg_compose(&channel, 3, 0, 1, numbered(1), NULL, 0), 1);
 		close(peer);
-		end(&channel);
+		channel_close(&channel);
 	}
 }
 
@@ -205,7 +185,7 @@ descriptors_of_many_messages_wait_for_them(void)
 	close(peer);
 	strcat(expected, "end");
 	CHECK_TEXT(drain(&channel), expected);
-	end(&channel);
+	channel_close(&channel);
 }
 
 #if MODERN

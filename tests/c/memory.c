@@ -90,27 +90,6 @@ free(void *memory)
 	__libc_free(memory);
 }
 
-static int
-channel_and_peer(struct imsgbuf *channel)
-{
-	int ends[2];
-
-	connect_pair(ends);
-	channel_init(channel, ends[0]);
-	channel_allow_descriptors(channel);
-	return ends[1];
-}
-
-static void
-end(struct imsgbuf *channel, int peer)
-{
-	int fd = channel->fd;
-
-	channel_clear(channel);
-	close(fd);
-	close(peer);
-}
-
 /* Calls that make and free something; the n-th allocation fails. */
 static int
 compose_with(struct imsgbuf *channel, long n)
@@ -144,7 +123,8 @@ a_message_that_finds_no_memory_is_not_composed(void)
 	}
 	CHECK(queued >= 5 && queued < 10);
 	CHECK_INT(channel_flush(&channel), 0);
-	end(&channel, peer);
+	channel_close(&channel);
+	close(peer);
 }
 
 static void
@@ -172,7 +152,8 @@ a_message_that_finds_no_memory_can_be_taken_later(void)
 	CHECK_BYTES(message.data, "abcd", 4);
 	CHECK_INT(number_of(imsg_get_fd(&message)), 5);
 	imsg_free(&message);
-	end(&channel, peer);
+	channel_close(&channel);
+	close(peer);
 }
 
 static void

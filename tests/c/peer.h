@@ -38,6 +38,28 @@ connect_pair(int ends[2])
 	REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
 }
 
+/* A channel that takes descriptors, and the other end of its socket. */
+static inline int
+channel_and_peer(struct imsgbuf *channel)
+{
+	int ends[2];
+
+	connect_pair(ends);
+	channel_init(channel, ends[0]);
+	channel_allow_descriptors(channel);
+	return ends[1];
+}
+
+/* Ends a channel, and closes its socket. */
+static inline void
+channel_close(struct imsgbuf *channel)
+{
+	int fd = channel->fd;
+
+	channel_clear(channel);
+	REQUIRE(close(fd) == 0);
+}
+
 /* A file that is known by its size. */
 static inline int
 numbered(int number)
