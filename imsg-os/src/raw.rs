@@ -68,8 +68,8 @@ pub fn recv(
 /// Sends what a socket takes of `parts`, one behind the other, and a descriptor with the first byte.
 /// There are 1024 parts at most, and one byte at least.
 ///
-/// It waits if the socket does, unless there is a descriptor: a send with one never waits, as gVisor
-/// loses it then. Poll, and send again.
+/// It waits if the socket does, up to the time-out that the socket has (`SO_SNDTIMEO`). A send with a
+/// descriptor takes no more than there is room for, also then: send the rest without it.
 ///
 /// # Errors
 ///
@@ -79,5 +79,15 @@ pub fn send(
     parts: &[IoSlice<'_>],
     descriptor: Option<BorrowedFd<'_>>,
 ) -> io::Result<usize> {
-    sys::send_once(socket, parts, descriptor)
+    sys::send(socket, parts, descriptor, true)
+}
+
+/// Waits until it is worth a try to write to a socket or a file, whether that waits itself or not. No
+/// time-out ends this.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn wait_writable(file: BorrowedFd<'_>) -> io::Result<()> {
+    sys::wait(file, sys::Interest::Writable)
 }

@@ -1,4 +1,8 @@
 /* The queue of buffers to write: msgbuf_write and ibuf_write, to sockets, pipes and files. */
+#include <sys/time.h>
+
+#include <time.h>
+
 #include "peer.h"
 
 #if MODERN
@@ -72,6 +76,27 @@ a_new_queue_is_empty(void)
 	DONE(queue);
 	close(ends[0]);
 	close(ends[1]);
+}
+
+static double
+seconds(void)
+{
+	struct timespec now;
+
+	REQUIRE(clock_gettime(CLOCK_MONOTONIC, &now) == 0);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* Fills a socket that waits, so that not even a byte has room. */
+static void
+fill(int socket)
+{
+	static const char bytes[4096];
+
+	REQUIRE(fcntl(socket, F_SETFL, O_NONBLOCK) == 0);
+	while (write(socket, bytes, sizeof(bytes)) > 0 || write(socket, bytes, 1) > 0)
+		continue;
+	REQUIRE(errno == EAGAIN && fcntl(socket, F_SETFL, 0) == 0);
 }
 
 #if !MODERN
@@ -363,6 +388,124 @@ buffers_are_written_to_pipes_and_files(void)
 	close(file);
 }
 
+static void
+a_send_with_a_descriptor_ends_at_the_time_out_of_the_socket(void)
+{
+	/* More than a wait of the library's, which looks at the socket each second. */
+	struct timeval timeout = { 1, 500000 };
+	double begin;
+	int ends[2];
+	QUEUE(queue);
+
+	connect_pair(ends);
+	fill(ends[0]);
+	REQUIRE(setsockopt(ends[0], SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)) == 0);
+	enqueue(queue, "a", 1, numbered(1));
+	begin = seconds();
+	/* A call that hangs ends the program. */
+	(void)alarm(60);
+#if MODERN
+	CHECK_INT(MSGBUF_WRITE(queue, ends[0]), 0);
+#else
+	CHECK_ERROR(MSGBUF_WRITE(queue, ends[0]), -1, EAGAIN);
+#endif
+	(void)alarm(0);
+	CHECK(seconds() - begin >= 1.4);
+	CHECK_INT(msgbuf_queuelen(queue), 1);
+	DONE(queue);
+	close(ends[0]);
+	close(ends[1]);
+}
+
+static void
+read_all(void *argument)
+{
+	int socket = *(int *)argument;
+	char bytes[4096];
+	ssize_t n;
+
+	while ((n = read(socket, bytes, sizeof(bytes))) > 0)
+		continue;
+	CHECK_INT(n, 0);
+}
+
+static void
+a_send_with_a_descriptor_waits_also_where_no_descriptor_may_be_opened(void)
+{
+	struct rlimit before, none;
+	int ends[2], status;
+	pid_t reader;
+	QUEUE(queue);
+
+	connect_pair(ends);
+	fill(ends[0]);
+	enqueue(queue, "a", 1, numbered(1));
+	REQUIRE((reader = fork()) != -1);
+	if (reader == 0) {
+		close(ends[0]);
+		read_all(&ends[1]);
+		_exit(check_failures != 0);
+	}
+	close(ends[1]);
+	REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
+	none = before;
+	none.rlim_cur = 0;
+	REQUIRE(setrlimit(RLIMIT_NOFILE, &none) == 0);
+	CHECK_INT(MSGBUF_WRITE(queue, ends[0]), WROTE);
+	REQUIRE(setrlimit(RLIMIT_NOFILE, &before) == 0);
+	CHECK_INT(msgbuf_queuelen(queue), 0);
+	DONE(queue);
+	close(ends[0]);
+	REQUIRE(waitpid(reader, &status, 0) == reader);
+	CHECK_INT(status, 0);
+}
+
+static void
+read_in_pieces(void *argument)
+{
+	int socket = *(int *)argument, number;
+	size_t left = 100000;
+	char bytes[1000];
+
+	CHECK_INT(receive(socket, bytes, 1, &number), 1);
+	CHECK_INT(number, 7);
+	for (left--; left > 0; left--)
+		REQUIRE(read(socket, bytes, 1) == 1);
+}
+
+static void
+write_to_its_end(void *argument)
+{
+	static const char bytes[100000];
+	int *ends = (int *)argument, small = 4096;
+	QUEUE(queue);
+
+	REQUIRE(setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)) == 0);
+	enqueue(queue, bytes, sizeof(bytes), numbered(7));
+	CHECK_INT(MSGBUF_WRITE(queue, ends[0]), WROTE);
+	CHECK_INT(msgbuf_queuelen(queue), 0);
+	DONE(queue);
+}
+
+static void
+a_socket_that_waits_takes_all_of_a_message_with_a_descriptor(void)
+{
+	int ends[2], status;
+	pid_t writer;
+
+	connect_pair(ends);
+	REQUIRE((writer = fork()) != -1);
+	if (writer == 0) {
+		write_to_its_end(ends);
+		_exit(check_failures != 0);
+	}
+	close(ends[0]);
+	read_in_pieces(&ends[1]);
+	REQUIRE(waitpid(writer, &status, 0) == writer);
+	CHECK_INT(status, 0);
+	close(ends[1]);
+}
+
 #if MODERN
 static void
 queues_of_buffers_are_moved(void)
@@ -471,6 +614,9 @@ main(void)
 	RUN(a_descriptor_goes_with_the_first_byte_of_its_buffer);
 	RUN(clearing_closes_the_descriptors);
 	RUN(what_a_full_socket_does_not_take_stays_queued);
+	RUN(a_send_with_a_descriptor_ends_at_the_time_out_of_the_socket);
+	RUN(a_send_with_a_descriptor_waits_also_where_no_descriptor_may_be_opened);
+	RUN(a_socket_that_waits_takes_all_of_a_message_with_a_descriptor);
 	RUN(a_peer_that_is_gone_is_an_error_that_keeps_the_queue);
 	RUN(a_descriptor_that_is_not_open_is_an_error);
 	RUN(buffers_are_written_to_pipes_and_files);

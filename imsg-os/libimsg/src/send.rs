@@ -19,23 +19,35 @@ const MOST: usize = 1024;
 const JOINED: usize = 16 * 1024;
 const SMALL: usize = 256;
 
-const AGAIN: Errno = Errno(libc::EAGAIN);
-
 /// Sends what a socket takes in one call, and at most one descriptor: a call begins with the buffer
 /// that has one, and ends before the next. Says whether there was anything in the queue.
 pub(crate) fn send(queue: &mut Queue, fd: c_int) -> Result<bool, Errno> {
     let queued = queue.len() > 0;
     let descriptor = queue.first().and_then(|buf| buf.fd());
+    let took_all = send_once(queue, fd, descriptor)?;
+    // A call of C's that waits takes all. What fails here does so again, when the rest is sent.
+    if descriptor.is_some() && !took_all && waits(fd) {
+        let _ = send_once(queue, fd, None);
+    }
+    Ok(queued)
+}
+
+/// Sends the first buffers, up to the next that has a descriptor. Says whether the socket took all.
+fn send_once(queue: &mut Queue, fd: c_int, descriptor: Option<c_int>) -> Result<bool, Errno> {
     let together = queue.iter().enumerate().take_while(|(at, buf)| *at == 0 || !buf.has_fd());
     let bufs = together.map(|(_, buf)| buf);
-    let n = with_parts(bufs, |parts| send_parts(fd, parts, descriptor))?;
+    let mut len = 0;
+    let n = with_parts(bufs, |parts| {
+        len = parts.iter().fold(0, |len: usize, part| len.saturating_add(part.len()));
+        send_parts(fd, parts, descriptor)
+    })?;
     if n > 0
         && let Some(buf) = queue.first()
     {
         buf.close_fd();
     }
     drain(queue, n);
-    Ok(queued)
+    Ok(n >= len)
 }
 
 /// Writes what a socket or a file takes in one call, without descriptors: these are closed. Says
@@ -97,13 +109,7 @@ fn send_parts(fd: c_int, parts: &[IoSlice<'_>], descriptor: Option<c_int>) -> Re
         Some(descriptor) => Some(unsafe { borrow(descriptor) }?),
         None => None,
     };
-    loop {
-        match raw::send(socket, parts, descriptor).map_err(Errno::from) {
-            // A send with a descriptor never waits by itself.
-            Err(AGAIN) if descriptor.is_some() && waits(fd) => wait(fd)?,
-            sent => return sent,
-        }
-    }
+    Ok(raw::send(socket, parts, descriptor)?)
 }
 
 fn write_parts(fd: c_int, parts: &[IoSlice<'_>]) -> Result<usize, Errno> {
@@ -139,34 +145,8 @@ fn waits(fd: c_int) -> bool {
     flags != -1 && flags & libc::O_NONBLOCK == 0
 }
 
-/// Waits until it is worth another try to write; fails with `EAGAIN` when the time-out of the socket
-/// (`SO_SNDTIMEO`) is over.
+/// Waits until it is worth another try to write.
 pub(crate) fn wait(fd: c_int) -> Result<(), Errno> {
-    let timeout = timeout(fd);
-    // `poll` does not tell that the peer reads no more (`SHUT_RD`), which a try does.
-    let patience = timeout.unwrap_or(c_int::MAX).min(1000);
-    let mut waiting = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
-    // SAFETY: it is one, borrowed for writing.
-    match unsafe { libc::poll(&mut waiting, 1, patience) } {
-        0 if timeout.is_some_and(|timeout| timeout <= patience) => Err(AGAIN),
-        -1 if Errno::last() != Errno(libc::EINTR) => Err(Errno::last()),
-        _ => Ok(()),
-    }
-}
-
-/// The time-out of a socket, in milliseconds.
-fn timeout(fd: c_int) -> Option<c_int> {
-    let mut value = libc::timeval { tv_sec: 0, tv_usec: 0 };
-    let mut len = size_of::<libc::timeval>() as libc::socklen_t;
-    let place = (&raw mut value).cast();
-    // SAFETY: the option is a `timeval`, for which there is room.
-    let result =
-        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, place, &mut len) };
-    if result != 0 || (value.tv_sec, value.tv_usec) == (0, 0) {
-        return None;
-    }
-    let seconds = u64::try_from(value.tv_sec).unwrap_or(0);
-    let millis = u64::try_from(value.tv_usec / 1000).unwrap_or(0);
-    let timeout = seconds.saturating_mul(1000).saturating_add(millis).max(1);
-    Some(c_int::try_from(timeout).unwrap_or(c_int::MAX))
+    // SAFETY: the program has it open, as it names it.
+    Ok(raw::wait_writable(unsafe { borrow(fd) }?)?)
 }

@@ -52,18 +52,6 @@ pub(crate) fn send(
     }
 }
 
-/// Sends bytes, waiting as the socket does; or bytes and a descriptor, without waiting.
-pub(crate) fn send_once(
-    socket: BorrowedFd<'_>,
-    parts: &[IoSlice<'_>],
-    descriptor: Option<BorrowedFd<'_>>,
-) -> io::Result<usize> {
-    match descriptor {
-        Some(descriptor) => send_what_fits(socket, parts, descriptor),
-        None => send_bytes(socket, parts, 0),
-    }
-}
-
 fn send_bytes(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>], flags: c_int) -> io::Result<usize> {
     let flags = SEND_FLAGS | flags;
     if let [bytes] = parts {

@@ -4,12 +4,15 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
-use std::time::{Duration, Instant};
 
 use libc::c_int;
 
 use super::check;
 use super::socket::{is_nonblocking, option};
+
+/// A time, in microseconds. (`Duration` and `Instant` can panic, and the C library then has all the code
+/// that prints this.)
+type Micros = u64;
 
 /// What to wait for.
 #[derive(Clone, Copy)]
@@ -23,8 +26,8 @@ pub(crate) enum Interest {
 pub(crate) struct Instead {
     interest: Interest,
     waits: bool,
-    /// When the time-out is over, once there is something to wait for.
-    end: Option<Option<Instant>>,
+    /// When the time-out is over, by the [clock](now), once there is something to wait for.
+    end: Option<Option<Micros>>,
 }
 
 impl Instead {
@@ -50,23 +53,37 @@ impl Instead {
 }
 
 /// When a call that is made now would give up: by `SO_RCVTIMEO` or `SO_SNDTIMEO`.
-fn end_of_timeout(socket: BorrowedFd<'_>, interest: Interest) -> io::Result<Option<Instant>> {
+fn end_of_timeout(socket: BorrowedFd<'_>, interest: Interest) -> io::Result<Option<Micros>> {
     let name = match interest {
         Interest::Readable => libc::SO_RCVTIMEO,
         Interest::Writable => libc::SO_SNDTIMEO,
     };
     // SAFETY: both options are a `timeval`, of integers.
     let value: libc::timeval = unsafe { option(socket, name)? };
-    let seconds = u64::try_from(value.tv_sec).unwrap_or(0);
-    let micros = u64::try_from(value.tv_usec).unwrap_or(0);
-    let timeout = Duration::from_secs(seconds) + Duration::from_micros(micros);
+    let seconds = Micros::try_from(value.tv_sec).unwrap_or(0);
+    let timeout = micros(seconds, Micros::try_from(value.tv_usec).unwrap_or(0));
     // Zero is none; so is one that the clock cannot count.
-    Ok(if timeout.is_zero() { None } else { Instant::now().checked_add(timeout) })
+    Ok(if timeout == 0 { None } else { now()?.checked_add(timeout) })
+}
+
+fn micros(seconds: u64, micros: u64) -> Micros {
+    seconds.saturating_mul(SECOND).saturating_add(micros)
+}
+
+const SECOND: Micros = 1_000_000;
+
+/// What the clock says that nobody sets.
+fn now() -> io::Result<Micros> {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: there is room for the time.
+    check(unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) } as isize)?;
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    Ok(micros(seconds, u64::try_from(now.tv_nsec).unwrap_or(0) / 1000))
 }
 
 /// `poll` does not tell when the peer shuts its reading side down (`SHUT_RD`), and sending fails then:
 /// so it is tried again after this time.
-const TRY_AGAIN: Duration = Duration::from_secs(1);
+const TRY_AGAIN: Micros = SECOND;
 
 /// Waits until a socket is ready, is closed or has failed, or until it is worth a try.
 pub(crate) fn wait(socket: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
@@ -74,17 +91,16 @@ pub(crate) fn wait(socket: BorrowedFd<'_>, interest: Interest) -> io::Result<()>
 }
 
 /// As [`wait`], but says `false` when the time is over.
-fn wait_until(
-    socket: BorrowedFd<'_>,
-    interest: Interest,
-    end: Option<Instant>,
-) -> io::Result<bool> {
+fn wait_until(socket: BorrowedFd<'_>, interest: Interest, end: Option<Micros>) -> io::Result<bool> {
     let patience = match interest {
         Interest::Readable => None,
         Interest::Writable => Some(TRY_AGAIN),
     };
     loop {
-        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let left = match end {
+            Some(end) => Some(end.saturating_sub(now()?)),
+            None => None,
+        };
         let last = left.is_some_and(|left| patience.is_none_or(|patience| left <= patience));
         let time = if last { left } else { patience };
         let ready = match poll(socket, interest, time) {
@@ -103,16 +119,16 @@ fn wait_until(
 
 /// Whether a socket takes something now.
 pub(super) fn is_writable(socket: BorrowedFd<'_>) -> io::Result<bool> {
-    poll(socket, Interest::Writable, Some(Duration::ZERO))
+    poll(socket, Interest::Writable, Some(0))
 }
 
-fn poll(socket: BorrowedFd<'_>, interest: Interest, time: Option<Duration>) -> io::Result<bool> {
+fn poll(socket: BorrowedFd<'_>, interest: Interest, time: Option<Micros>) -> io::Result<bool> {
     let events = match interest {
         Interest::Readable => libc::POLLIN,
         Interest::Writable => libc::POLLOUT,
     };
     // A part of a millisecond counts as a whole one, as zero would not wait.
-    let millis = |time: Duration| c_int::try_from(time.as_micros().div_ceil(1000));
+    let millis = |time: Micros| c_int::try_from(time.div_ceil(1000));
     let timeout = time.map_or(-1, |time| millis(time).unwrap_or(c_int::MAX));
     let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events, revents: 0 };
     // SAFETY: there is one `pollfd`, as stated, and it is borrowed for writing.
@@ -121,11 +137,12 @@ fn poll(socket: BorrowedFd<'_>, interest: Interest, time: Option<Duration>) -> i
 }
 
 /// As [`poll`], where that cannot be called: the limit does not count here.
-fn select(socket: BorrowedFd<'_>, interest: Interest, time: Option<Duration>) -> io::Result<bool> {
+fn select(socket: BorrowedFd<'_>, interest: Interest, time: Option<Micros>) -> io::Result<bool> {
     let number = socket.as_raw_fd();
     if usize::try_from(number).map_or(true, |number| number >= libc::FD_SETSIZE) {
-        let why = "the limit of descriptors (RLIMIT_NOFILE) forbids to wait for this one";
-        return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+        // The limit of descriptors (`RLIMIT_NOFILE`) forbids to wait for this one. (A text of our own
+        // would take memory, and the code that prints that there is none.)
+        return Err(io::ErrorKind::Unsupported.into());
     }
     // SAFETY: a set is an array of integers, for which zero is a valid value: it is empty.
     let mut set: libc::fd_set = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -137,8 +154,8 @@ fn select(socket: BorrowedFd<'_>, interest: Interest, time: Option<Duration>) ->
         Interest::Writable => writable = &raw mut set,
     }
     let mut timeout = time.map(|time| libc::timeval {
-        tv_sec: time.as_secs().try_into().unwrap_or(libc::time_t::MAX),
-        tv_usec: time.subsec_micros() as _,
+        tv_sec: (time / SECOND).try_into().unwrap_or(libc::time_t::MAX),
+        tv_usec: (time % SECOND) as _,
     });
     let timeout = timeout.as_mut().map_or(ptr::null_mut(), ptr::from_mut);
     // SAFETY: each pointer is null, or that of a value that outlives the call.
