@@ -248,9 +248,10 @@ impl<'a, S: Storage> Program<'a, S> {
     fn lend(&mut self, most: usize) -> usize {
         let kept = self.decoder.bytes.len() - self.decoder.taken;
         // The beginning of a message goes to the front, so that all else is free. Whole messages
-        // stay where they are.
+        // stay where they are, unless they are at the end and there is as much room before them.
         let ready = matches!(self.decoder.next(), Ok(Some(_)));
-        let place = if ready { self.end } else { kept };
+        let movable = self.end == self.storage && 2 * kept <= self.storage;
+        let place = if ready && !movable { self.end } else { kept };
         let expected = self.decoder.room(place == self.storage);
         let found = self.buffer.spare().map(|spare| {
             assert_eq!(self.memory.position(spare), place, "where it reads to");

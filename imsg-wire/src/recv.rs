@@ -18,7 +18,9 @@ use crate::storage::{Storage, move_to_front};
 /// A round is: [`spare`](RecvBuf::spare) lends the place to read into, [`commit`](RecvBuf::commit)
 /// says what was read, [`next_message`](RecvBuf::next_message) takes messages until there are no
 /// more. Nothing is copied but the beginning of a message that is not complete yet: when there is
-/// no complete one before it, it moves to the front once, so that the next read can be large.
+/// no complete one before it, it moves to the front once, so that the next read can be large. (And
+/// messages that were not taken, when they are at the end of the storage: if that frees at least as
+/// many bytes as it moves.)
 ///
 /// `D` is the dialect, `S` the [`Storage`], `F` the type of a descriptor, and `N` how many
 /// descriptors can be held before their messages are taken; at least two, and two are enough for
@@ -161,7 +163,11 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
         }
         let ready = state.ready(self.storage.bytes());
         let ready = ready.map_err(|error| NoRoom::Failed(state.fail(error)))?;
-        if !ready {
+        if ready {
+            if state.is_movable(self.storage.bytes().len()) {
+                state.move_to_front(&mut self.storage);
+            }
+        } else {
             state.move_to_front(&mut self.storage);
             if state.end == 0 {
                 self.storage.shrink();
@@ -340,6 +346,21 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
         self.state.unread()
     }
 
+    /// Has the storage [shrink](Storage::shrink), if all that arrived was taken.
+    ///
+    /// [`spare`](RecvBuf::spare) does that too; this is for a program that may not read for a long
+    /// time. What `spare` lent before is not lent any more.
+    pub fn shrink(&mut self) {
+        let Self { storage, state } = self;
+        if state.unread() > 0 {
+            return;
+        }
+        state.offered = 0;
+        state.release(storage);
+        state.move_to_front(storage);
+        storage.shrink();
+    }
+
     /// Gives the storage back, and forgets what is in it.
     pub fn into_storage(self) -> S {
         let mut storage = self.storage;
@@ -359,8 +380,14 @@ impl<D: Dialect, F, const N: usize> RecvState<D, F, N> {
         self.released = self.start;
     }
 
-    /// Must not be called while a complete message is there, as that could be moved any number of
-    /// times.
+    /// Whether messages that are there fill the storage to its end, and may be moved: it frees at least
+    /// as many bytes as it moves, and makes room for what can be received.
+    fn is_movable(&self, storage: usize) -> bool {
+        self.end == storage && self.start >= self.unread() && !self.descriptors.is_full()
+    }
+
+    /// Must not be called while a complete message is there that is not [movable](Self::is_movable),
+    /// as that could be moved any number of times.
     fn move_to_front(&mut self, storage: &mut impl Storage) {
         let bytes = storage.bytes_mut();
         let (start, end) = (self.start, self.end);

@@ -73,6 +73,32 @@ a_full_channel_is_read_again_later(void)
 }
 #endif
 
+static void
+a_program_may_always_leave_a_message(void)
+{
+	static char payload[100];
+	struct imsgbuf from, to;
+	struct imsg message;
+	int ends[2];
+	uint32_t i;
+
+	connect_pair(ends);
+	channel_init(&from, ends[0]);
+	channel_init(&to, ends[1]);
+	for (i = 0; i < 2000; i++) {
+		REQUIRE(imsg_compose(&from, i, 0, 0, -1, payload, sizeof(payload)) == 1);
+		REQUIRE(channel_flush(&from) == 0);
+		REQUIRE(channel_read(&to) == 1);
+		if (i == 0)
+			continue;
+		REQUIRE(channel_get(&to, &message) == 1);
+		CHECK_INT(imsg_get_type(&message), i - 1);
+		imsg_free(&message);
+	}
+	channel_close(&from);
+	channel_close(&to);
+}
+
 static int interrupting;
 
 static void
@@ -287,6 +313,7 @@ main(void)
 #if !MODERN
 	RUN(a_full_channel_is_read_again_later);
 #endif
+	RUN(a_program_may_always_leave_a_message);
 	RUN(a_read_that_a_signal_interrupts_is_made_again);
 	RUN(a_channel_follows_its_member_fd);
 	RUN(a_message_outlives_its_channel);

@@ -23,6 +23,8 @@ void __libc_free(void *);
 /* How many more can be had; negative for any number. */
 static long left = -1;
 static long allocations;
+/* How many bytes are in use. */
+static size_t in_use;
 /* What must not be in memory that is freed. */
 static const char SECRET[] = "the secret of this test";
 static long leaks;
@@ -51,16 +53,23 @@ look_for_the_secret(const void *memory)
 			leaks++;
 }
 
+static void *
+counted(void *memory)
+{
+	in_use += malloc_usable_size(memory);
+	return memory;
+}
+
 void *
 malloc(size_t size)
 {
-	return allowed() ? __libc_malloc(size) : NULL;
+	return allowed() ? counted(__libc_malloc(size)) : NULL;
 }
 
 void *
 calloc(size_t count, size_t size)
 {
-	return allowed() ? __libc_calloc(count, size) : NULL;
+	return allowed() ? counted(__libc_calloc(count, size)) : NULL;
 }
 
 void *
@@ -71,7 +80,7 @@ realloc(void *memory, size_t size)
 	if (!allowed())
 		return NULL;
 	/* Moved always, so that the old place is seen. */
-	if ((bigger = __libc_malloc(size)) == NULL)
+	if ((bigger = counted(__libc_malloc(size))) == NULL)
 		return NULL;
 	if (memory != NULL) {
 		size_t old = malloc_usable_size(memory);
@@ -87,6 +96,7 @@ free(void *memory)
 {
 	if (memory != NULL)
 		look_for_the_secret(memory);
+	in_use -= malloc_usable_size(memory);
 	__libc_free(memory);
 }
 
@@ -217,6 +227,41 @@ at_most_one_allocation_a_message_on_each_side(void)
 	close(ends[1]);
 }
 
+#if MODERN
+static void
+a_long_message_that_was_taken_holds_no_memory(void)
+{
+	static unsigned char payload[4 << 20];
+	struct imsgbuf channel;
+	struct imsg message;
+	size_t before;
+	int ends[2], status;
+	pid_t sender;
+
+	connect_pair(ends);
+	REQUIRE((sender = fork()) != -1);
+	REQUIRE(imsgbuf_init(&channel, ends[sender == 0]) == 0);
+	REQUIRE(imsgbuf_set_maxsize(&channel, sizeof(payload)) == 0);
+	close(ends[sender != 0]);
+	if (sender == 0) {
+		REQUIRE(imsg_compose(&channel, 1, 0, 0, -1, payload, sizeof(payload)) == 1);
+		REQUIRE(imsgbuf_flush(&channel) == 0);
+		_exit(0);
+	}
+	before = in_use;
+	REQUIRE(channel_next(&channel, &message) == 1);
+	CHECK_INT(imsg_get_len(&message), sizeof(payload));
+	/* That of the message itself, without another read. */
+	CHECK(in_use < before + sizeof(payload) + 4096);
+	imsg_free(&message);
+	CHECK(in_use <= before);
+	imsgbuf_clear(&channel);
+	close(ends[0]);
+	REQUIRE(waitpid(sender, &status, 0) == sender);
+	CHECK_INT(status, 0);
+}
+#endif
+
 static void
 what_a_buffer_had_is_overwritten(void)
 {
@@ -282,6 +327,9 @@ main(void)
 	RUN(a_message_that_finds_no_memory_can_be_taken_later);
 	RUN(a_buffer_that_finds_no_memory_stays_as_it_was);
 	RUN(at_most_one_allocation_a_message_on_each_side);
+#if MODERN
+	RUN(a_long_message_that_was_taken_holds_no_memory);
+#endif
 	RUN(a_secret_that_is_left_is_found);
 	RUN(what_a_buffer_had_is_overwritten);
 	RUN(what_a_message_had_is_overwritten);

@@ -123,6 +123,47 @@ proptest! {
 }
 
 #[test]
+fn a_buffer_shrinks_when_its_last_message_was_taken() {
+    let stream = stream(&[1000, 0]);
+    let mut buffer = buffer(2000);
+    let mut sent = 0;
+    while sent < stream.len() {
+        sent += receive(&mut buffer, &stream[sent..]).unwrap();
+    }
+    assert!(buffer.next_message().unwrap().is_some());
+    buffer.shrink();
+    assert!(buffer.next_message().unwrap().is_some(), "the other message is still there");
+    buffer.spare().unwrap();
+    buffer.shrink();
+    assert!(buffer.commit(1, Ancillary::Nothing).is_err(), "nothing is lent any more");
+    assert_eq!(buffer.into_storage().bytes.len(), FIRST);
+}
+
+proptest! {
+    /// A program that always leaves so many messages.
+    #[test]
+    fn messages_that_are_left_do_not_stop_the_stream(left in 1..4_usize, storage in 160..400_usize) {
+        let lens = [4; 200];
+        let stream = stream(&lens);
+        let mut buffer = RecvBuf::new(Modern::new(), vec![0; storage]);
+        let mut rest = &stream[..];
+        let mut taken = 0;
+        while !rest.is_empty() {
+            let spare = buffer.spare().unwrap();
+            let n = spare.len().min(20).min(rest.len());
+            spare[..n].copy_from_slice(&rest[..n]);
+            buffer.commit(n, Ancillary::Nothing).unwrap();
+            rest = &rest[n..];
+            while buffer.unread_bytes() > left * 20 {
+                let message = buffer.next_message().unwrap().unwrap();
+                prop_assert_eq!(message.payload, payload(taken, 4));
+                taken += 1;
+            }
+        }
+    }
+}
+
+#[test]
 fn a_storage_that_cannot_grow_now_loses_nothing() {
     let stream = stream(&[10, 300]);
     let storage = Growing::up_to(400);

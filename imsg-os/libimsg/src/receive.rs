@@ -174,7 +174,10 @@ impl Incoming {
             }
             buf.add_bytes(message.payload)?;
         }
-        Ok(Some(Taken { frame, buf, descriptor: message.descriptor }))
+        let descriptor = message.descriptor;
+        // The next read may be a long time off.
+        self.buf.shrink();
+        Ok(Some(Taken { frame, buf, descriptor }))
     }
 
     /// Keeps what broke the stream. A stream that ends inside a message is one that ends, in C.
