@@ -257,6 +257,32 @@ a_program_is_told_of_each_queued_message(void)
 }
 #endif
 
+#if MODERN
+static void
+clear_channel(struct imsgbuf *channel, void *userdata)
+{
+	(void)userdata;
+	imsgbuf_clear(channel);
+	memset(channel, 0, sizeof(*channel));
+	free(channel);
+}
+
+static void
+the_callback_may_free_the_channel(void)
+{
+	struct imsgbuf *channel = (struct imsgbuf *)malloc(sizeof(*channel));
+	int ends[2];
+
+	REQUIRE(channel != NULL);
+	connect_pair(ends);
+	REQUIRE(imsgbuf_init(channel, ends[0]) == 0);
+	imsgbuf_set_close_callback(channel, clear_channel);
+	CHECK_INT(imsg_compose(channel, 1, 0, 0, -1, NULL, 0), 1);
+	close(ends[0]);
+	close(ends[1]);
+}
+#endif
+
 int
 main(void)
 {
@@ -270,6 +296,9 @@ main(void)
 	RUN(the_environment_chooses_for_tests);
 	RUN(a_classic_message_has_at_most_what_its_length_can_say);
 	RUN(a_program_is_told_of_each_queued_message);
+#endif
+#if MODERN
+	RUN(the_callback_may_free_the_channel);
 #endif
 	return finish();
 }

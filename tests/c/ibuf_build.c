@@ -345,6 +345,20 @@ a_maximum_can_be_lowered_to_what_is_written(void)
 }
 #endif
 
+static void
+a_buffer_is_added_to_itself(void)
+{
+	struct ibuf *buf = ibuf_dynamic(4, 16);
+
+	REQUIRE(buf != NULL && ibuf_add(buf, "abcd", 4) == 0);
+	CHECK_INT(ibuf_skip(buf, 1), 0);
+	/* It grows for that. */
+	CHECK_INT(ibuf_add_ibuf(buf, buf), 0);
+	CHECK_INT(ibuf_size(buf), 6);
+	CHECK_BYTES(ibuf_data(buf), "bcdbcd", 6);
+	ibuf_free(buf);
+}
+
 int
 main(void)
 {
@@ -367,5 +381,6 @@ main(void)
 	RUN(a_string_that_does_not_fit_its_field_is_refused);
 	RUN(a_maximum_can_be_lowered_to_what_is_written);
 #endif
+	RUN(a_buffer_is_added_to_itself);
 	return finish();
 }

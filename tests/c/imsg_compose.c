@@ -341,6 +341,25 @@ many_messages_are_flushed(void)
 	CHECK_INT(i, 0);
 }
 
+static void
+a_length_that_no_memory_has_is_refused_unseen(void)
+{
+	struct imsgbuf channel;
+	struct iovec parts[2];
+	char byte = 'b';
+	int peer = channel_and_peer(&channel);
+
+	CHECK_ERROR(imsg_compose(&channel, 1, 0, 0, -1, &byte, SIZE_MAX), -1, ERANGE);
+	CHECK_ERROR(imsg_compose(&channel, 1, 0, 0, -1, &byte, SIZE_MAX / 2), -1, ERANGE);
+	parts[0].iov_base = parts[1].iov_base = &byte;
+	parts[0].iov_len = 1;
+	parts[1].iov_len = SIZE_MAX;
+	CHECK_ERROR(imsg_composev(&channel, 1, 0, 0, -1, parts, 2), -1, ERANGE);
+	CHECK_INT(channel_queued(&channel), 0);
+	close(peer);
+	channel_close(&channel);
+}
+
 int
 main(void)
 {
@@ -365,5 +384,6 @@ main(void)
 	RUN(a_cleared_channel_closes_what_it_did_not_send);
 	RUN(a_message_is_forwarded_without_its_descriptor);
 	RUN(many_messages_are_flushed);
+	RUN(a_length_that_no_memory_has_is_refused_unseen);
 	return finish();
 }

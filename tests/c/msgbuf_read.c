@@ -257,6 +257,43 @@ a_queue_reads_and_writes(void)
 	close(ends[1]);
 }
 
+/* Takes what came before, and queues an answer, while the next message is begun. */
+static struct ibuf *
+read_and_answer(struct ibuf *header, void *argument, int *fd)
+{
+	struct msgbuf *queue = *(struct msgbuf **)argument;
+	struct ibuf *before = msgbuf_get(queue), *answer = ibuf_open(1);
+	struct reader reader = { 0, 0 };
+
+	REQUIRE(answer != NULL && ibuf_add(answer, "a", 1) == 0);
+	ibuf_close(queue, answer);
+	CHECK_INT(msgbuf_queuelen(queue) > 1, before != NULL);
+	ibuf_free(before);
+	return read_header(header, &reader, fd);
+}
+
+static void
+the_function_may_use_the_queue_that_is_read_for(void)
+{
+	struct msgbuf *queue;
+	int ends[2];
+
+	connect_pair(ends);
+	queue = msgbuf_new_reader(SMALL_HEADER, read_and_answer, &queue);
+	REQUIRE(queue != NULL);
+	send_bytes(ends[1], "\3ab\4cde\3", 8);
+	CHECK_INT(msgbuf_read(ends[0], queue), 1);
+	CHECK_INT(msgbuf_queuelen(queue), 2);
+	send_bytes(ends[1], "fg", 2);
+	CHECK_INT(msgbuf_read(ends[0], queue), 1);
+	CHECK_INT(msgbuf_queuelen(queue), 3);
+	expect(queue, "\3fg", 3, -1);
+	CHECK(msgbuf_get(queue) == NULL);
+	msgbuf_free(queue);
+	close(ends[0]);
+	close(ends[1]);
+}
+
 int
 main(void)
 {
@@ -269,5 +306,6 @@ main(void)
 	RUN(a_header_that_is_refused_is_an_error);
 	RUN(clearing_forgets_what_was_read);
 	RUN(a_queue_reads_and_writes);
+	RUN(the_function_may_use_the_queue_that_is_read_for);
 	return finish();
 }

@@ -527,6 +527,8 @@ queues_of_buffers_are_moved(void)
 	}
 	CHECK_INT(ibufq_queuelen(one), 2);
 	ibufq_concat(one, other);
+	/* It is behind itself as it is. */
+	ibufq_concat(one, one);
 	CHECK_INT(ibufq_queuelen(one), 4);
 	CHECK_INT(ibufq_queuelen(other), 0);
 	CHECK(ibufq_pop(other) == NULL);

@@ -8,14 +8,12 @@ use std::os::fd::IntoRawFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicI32;
 
-use imsg_wire::{Any, DEFAULT_MAX_LEN, Descriptor, Endian, HEADER_LEN};
+use imsg_wire::{Any, DEFAULT_MAX_LEN, Descriptor, Endian, HEADER_LEN, Header};
 use libc::{c_char, c_int, c_void, iovec, pid_t, ssize_t};
 
-use crate::compose::{Terms, parts};
+use crate::compose::{Piece, Terms, pieces};
 use crate::errno::{Answer, Errno, status};
-use crate::ibuf::{
-    Ibuf, NO_FD, ON_STACK_CLASSIC, OwnedIbuf, bytes, close, give, ibuf_free, reason,
-};
+use crate::ibuf::{Ibuf, NO_FD, ON_STACK_CLASSIC, OwnedIbuf, close, give, ibuf_free, reason};
 use crate::memory::Memory;
 use crate::queue::Queue;
 use crate::receive::{Incoming, Part, READ_SIZE, Read, Source, Taken};
@@ -152,29 +150,57 @@ impl Receiver {
 
 const DIALECT: Any = Any::Classic(Endian::NATIVE);
 
-/// An `imsgbuf` of the program's, in a call of its.
-struct Channel<'a> {
-    incoming: Result<&'a mut Incoming, Errno>,
-    queue: &'a mut Queue,
-    fd: c_int,
-    terms: Terms,
+/// An `imsgbuf` of the program's, in a call of its. One thread may receive with it while another one
+/// sends: so each call refers to that half only which it uses.
+struct Channel {
+    place: *mut Imsgbuf,
 }
 
-impl Channel<'_> {
+impl Channel {
     /// # Safety
     ///
-    /// It points to one that is initialized or of zeros, which nothing else uses meanwhile.
-    unsafe fn of(imsgbuf: *mut Imsgbuf) -> Self {
+    /// It points to one that is initialized or of zeros, of which nothing else uses the same half
+    /// meanwhile.
+    unsafe fn of(place: *mut Imsgbuf) -> Self {
+        Self { place }
+    }
+
+    fn incoming(&mut self) -> Result<&mut Incoming, Errno> {
+        // SAFETY: so `of` was promised.
+        unsafe { Receiver::get(&raw mut (*self.place).receiver) }
+    }
+
+    fn queue(&mut self) -> &mut Queue {
+        // SAFETY: as above.
+        unsafe { &mut (*self.place).w }
+    }
+
+    fn fd(&self) -> c_int {
+        // SAFETY: as above.
+        unsafe { (*self.place).fd }
+    }
+
+    fn terms(&self) -> Terms {
+        // SAFETY: as above.
+        let pid = unsafe { (*self.place).pid } as u32;
+        Terms { dialect: DIALECT, max_len: DEFAULT_MAX_LEN, pid }
+    }
+
+    /// Queues a message: 1, or -1.
+    ///
+    /// # Safety
+    ///
+    /// As [`Terms::compose`].
+    unsafe fn compose(
+        &mut self,
+        header: Header,
+        fd: c_int,
+        payload: impl Iterator<Item = Piece> + Clone,
+    ) -> c_int {
+        let terms = self.terms();
         // SAFETY: so the caller promises.
-        unsafe {
-            let pid = (*imsgbuf).pid as u32;
-            Self {
-                incoming: Receiver::get(&raw mut (*imsgbuf).receiver),
-                queue: &mut (*imsgbuf).w,
-                fd: (*imsgbuf).fd,
-                terms: Terms { dialect: DIALECT, max_len: DEFAULT_MAX_LEN, pid },
-            }
-        }
+        let queued = unsafe { terms.compose(self.queue(), header, fd, payload) };
+        queued.map(|()| 1).answer(-1)
     }
 }
 
@@ -224,7 +250,8 @@ macro_rules! functions {
             $first: *mut $struct $(, $arg: $type)*
         ) $(-> $result)? {
             // SAFETY: it points to one, which no other thread uses.
-            let $first = unsafe { functions!(@of $struct $first) };
+            #[allow(unused_mut, reason = "not all change it")]
+            let mut $first = unsafe { functions!(@of $struct $first) };
             $body
         }
     )*};
@@ -263,8 +290,8 @@ pub unsafe extern "C" fn msgbuf_init(msgbuf: *mut Queue) {
 functions! {
     /// Reads once from the socket: the bytes read, 0 at the end, or -1.
     fn imsg_read(imsgbuf: Imsgbuf) -> ssize_t {
-        let Channel { incoming, fd, .. } = imsgbuf;
-        let read = incoming.and_then(|incoming| incoming.read(fd, Source::Socket));
+        let fd = imsgbuf.fd();
+        let read = imsgbuf.incoming().and_then(|incoming| incoming.read(fd, Source::Socket));
         read.and_then(|read| match read {
             Read::Bytes(n) => Ok(n as ssize_t),
             Read::Closed => Ok(0),
@@ -276,7 +303,7 @@ functions! {
 
     /// Takes a message: its length, 0 when there is none, or -1.
     fn imsg_get(imsgbuf: Imsgbuf, imsg: *mut Imsg) -> ssize_t {
-        let taken = imsgbuf.incoming.and_then(|incoming| incoming.next(Part::Payload));
+        let taken = imsgbuf.incoming().and_then(|incoming| incoming.next(Part::Payload));
         taken
             .map(|taken| match taken {
                 Some(taken) => {
@@ -332,11 +359,10 @@ functions! {
         imsgbuf: Imsgbuf, msg_type: u32, id: u32, pid: pid_t, fd: c_int, data: *const c_void,
         len: usize,
     ) -> c_int {
-        let Channel { queue, terms, .. } = imsgbuf;
+        let payload = std::iter::once(Piece { data: data.cast(), len });
+        let header = imsgbuf.terms().header(msg_type, id, pid);
         // SAFETY: the program says that they are as many.
-        let payload = std::iter::once(unsafe { bytes(data, len) });
-        let header = terms.header(msg_type, id, pid);
-        terms.compose(queue, header, fd, payload).map(|()| 1).answer(-1)
+        unsafe { imsgbuf.compose(header, fd, payload) }
     }
 
     /// As `imsg_compose`, with the payload in parts.
@@ -344,48 +370,42 @@ functions! {
         imsgbuf: Imsgbuf, msg_type: u32, id: u32, pid: pid_t, fd: c_int, iov: *const iovec,
         count: c_int,
     ) -> c_int {
-        let Channel { queue, terms, .. } = imsgbuf;
-        let header = terms.header(msg_type, id, pid);
+        let header = imsgbuf.terms().header(msg_type, id, pid);
         // SAFETY: the program says that they are as many.
-        let payload = unsafe { parts(iov, count) };
-        terms.compose(queue, header, fd, payload).map(|()| 1).answer(-1)
+        unsafe { imsgbuf.compose(header, fd, pieces(iov, count)) }
     }
 
     /// Queues a message whose payload is a buffer, which is freed if that fails.
     fn imsg_compose_ibuf(
         imsgbuf: Imsgbuf, msg_type: u32, id: u32, pid: pid_t, buf: *mut Ibuf,
     ) -> c_int {
-        let Channel { queue, terms, .. } = imsgbuf;
+        let terms = imsgbuf.terms();
         let header = terms.header(msg_type, id, pid);
         // SAFETY: the program gives it up.
         let payload = unsafe { OwnedIbuf::from_raw(buf) };
-        terms.compose_ibuf(queue, header, payload).map(|()| 1).answer(-1)
+        terms.compose_ibuf(imsgbuf.queue(), header, payload).map(|()| 1).answer(-1)
     }
 
     /// Queues a message that was received, without its descriptor, which is closed.
     fn imsg_forward(imsgbuf: Imsgbuf, imsg: *mut Imsg) -> c_int {
-        let Channel { queue, terms, .. } = imsgbuf;
         // SAFETY: it points to a message.
         let imsg = unsafe { &mut *imsg };
         close(std::mem::replace(&mut imsg.fd, NO_FD));
         let ImsgHdr { msg_type, peerid, pid, .. } = imsg.hdr;
-        let header = terms.header(msg_type, peerid, pid as pid_t);
-        let payload = match imsg.buf() {
-            Some(buf) => {
-                buf.rewind();
-                buf.unread()
-            }
-            None => &[],
-        };
-        let payload = std::iter::once(payload);
-        terms.compose(queue, header, NO_FD, payload).map(|()| 1).answer(-1)
+        let header = imsgbuf.terms().header(msg_type, peerid, pid as pid_t);
+        let payload = imsg.buf().map(|buf| {
+            buf.rewind();
+            Piece { data: buf.data(), len: buf.size() }
+        });
+        // SAFETY: these are the bytes of its buffer.
+        unsafe { imsgbuf.compose(header, NO_FD, payload.into_iter()) }
     }
 
     /// Begins a message.
     fn imsg_create(
         imsgbuf: Imsgbuf, msg_type: u32, id: u32, pid: pid_t, len: usize,
     ) -> *mut Ibuf {
-        let terms = imsgbuf.terms;
+        let terms = imsgbuf.terms();
         give(terms.create(terms.header(msg_type, id, pid), len))
     }
 
@@ -393,14 +413,14 @@ functions! {
     fn imsg_close(imsgbuf: Imsgbuf, buf: *mut Ibuf) {
         // SAFETY: the program gives it up.
         let buf = unsafe { OwnedIbuf::from_raw(buf) };
-        imsgbuf.terms.close(imsgbuf.queue, buf);
+        imsgbuf.terms().close(imsgbuf.queue(), buf);
     }
 
     /// Sends until the queue is empty: 0, or -1.
     fn imsg_flush(imsgbuf: Imsgbuf) -> c_int {
-        while imsgbuf.queue.len() > 0 {
+        while imsgbuf.queue().len() > 0 {
             // SAFETY: it is a queue.
-            if unsafe { msgbuf_write(imsgbuf.queue) } <= 0 {
+            if unsafe { msgbuf_write(imsgbuf.queue()) } <= 0 {
                 return -1;
             }
         }
@@ -409,8 +429,8 @@ functions! {
 
     /// Frees all that is queued and was received.
     fn imsg_clear(imsgbuf: Imsgbuf) {
-        imsgbuf.queue.clear();
-        if let Ok(incoming) = imsgbuf.incoming {
+        imsgbuf.queue().clear();
+        if let Ok(incoming) = imsgbuf.incoming() {
             incoming.reset();
         }
     }
@@ -445,12 +465,12 @@ functions! {
 
     /// Which fault ended the stream, as text; null when none did.
     fn imsgbuf_error(imsgbuf: Imsgbuf) -> *const c_char {
-        imsgbuf.incoming.map_or(ptr::null(), Incoming::fault)
+        imsgbuf.incoming().map_or(ptr::null(), Incoming::fault)
     }
 
     /// Sets how descriptors find their messages.
     fn imsgbuf_set_pairing(imsgbuf: Imsgbuf, pairing: c_int) -> c_int {
-        status(imsgbuf.incoming.and_then(|incoming| incoming.set_pairing(pairing)))
+        status(imsgbuf.incoming().and_then(|incoming| incoming.set_pairing(pairing)))
     }
 }
 

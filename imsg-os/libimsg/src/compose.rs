@@ -4,8 +4,15 @@ use imsg_wire::{Any, Dialect, Frame, HEADER_LEN, Header};
 use libc::{c_int, iovec};
 
 use crate::errno::Errno;
-use crate::ibuf::{Ibuf, OwnedIbuf, bytes};
+use crate::ibuf::{Ibuf, OwnedIbuf};
 use crate::queue::Queue;
+
+/// A part of a payload, as the program names it: nobody has looked at it yet.
+#[derive(Clone, Copy)]
+pub(crate) struct Piece {
+    pub(crate) data: *const u8,
+    pub(crate) len: usize,
+}
 
 /// How the messages of an `imsgbuf` are made.
 #[derive(Clone, Copy)]
@@ -35,20 +42,25 @@ impl Terms {
     }
 
     /// Queues a message of parts. The descriptor is the queue's then, unless this fails.
-    pub(crate) fn compose<'a>(
+    ///
+    /// # Safety
+    ///
+    /// All parts have as many bytes as they say, unless that makes more than the largest message.
+    pub(crate) unsafe fn compose(
         &self,
         queue: &mut Queue,
         header: Header,
         fd: c_int,
-        parts: impl Iterator<Item = &'a [u8]> + Clone,
+        parts: impl Iterator<Item = Piece> + Clone,
     ) -> Result<(), Errno> {
-        let payload = parts.clone().fold(0, |len: usize, part| len.saturating_add(part.len()));
+        let payload = parts.clone().fold(0, |len: usize, part| len.saturating_add(part.len));
         let len = self.len(payload)?;
         // SAFETY: as many bytes are written as it has.
         let mut buf = unsafe { OwnedIbuf::unwritten(len, len) }?;
         buf.add_bytes(&self.encode(header, len, fd >= 0))?;
         for part in parts {
-            buf.add_bytes(part)?;
+            // SAFETY: so the caller promises; the buffer is new.
+            unsafe { buf.add(part.data, part.len) }?;
         }
         buf.set_fd(fd);
         queue.push(buf);
@@ -93,22 +105,20 @@ impl Terms {
     }
 }
 
-/// Sees the parts of a payload.
+/// The parts of a payload.
 ///
 /// # Safety
 ///
 /// There are as many as stated, none if that is negative, and they do not change as long as this is
 /// used.
-pub(crate) unsafe fn parts<'a>(
+pub(crate) unsafe fn pieces(
     iov: *const iovec,
     count: c_int,
-) -> impl Iterator<Item = &'a [u8]> + Clone {
+) -> impl Iterator<Item = Piece> + Clone {
     let count = usize::try_from(count).unwrap_or(0);
     (0..count).map(move |at| {
         // SAFETY: so the caller promises.
-        unsafe {
-            let part = &*iov.add(at);
-            bytes(part.iov_base, part.iov_len)
-        }
+        let part = unsafe { &*iov.add(at) };
+        Piece { data: part.iov_base.cast(), len: part.iov_len }
     })
 }

@@ -159,6 +159,15 @@ impl Ibuf {
         Ok(())
     }
 
+    /// Adds what is to be read of this buffer.
+    fn add_itself(&mut self) -> Result<(), Errno> {
+        let len = self.size();
+        let place = self.reserve(len)?;
+        // SAFETY: `reserve` gave as many bytes, behind those that are to be read.
+        unsafe { ptr::copy(self.data(), place, len) };
+        Ok(())
+    }
+
     pub(crate) fn add_bytes(&mut self, bytes: &[u8]) -> Result<(), Errno> {
         // SAFETY: this buffer cannot change while its bytes are borrowed.
         unsafe { self.add(bytes.as_ptr(), bytes.len()) }
@@ -394,9 +403,10 @@ impl OwnedIbuf {
     /// It is a buffer of this library that nothing else owns.
     pub(crate) unsafe fn from_raw(buf: *mut Ibuf) -> Self {
         // SAFETY: so the caller promises.
-        let buf = unsafe { &mut *buf };
-        abort_if(buf.is_on_stack());
-        Self(NonNull::from(buf))
+        abort_if(unsafe { &*buf }.is_on_stack());
+        // SAFETY: as above. The pointer itself is kept, and not one of a reference to the structure,
+        // as that is not one to the bytes behind it.
+        Self(unsafe { NonNull::new_unchecked(buf) })
     }
 
     pub(crate) fn into_raw(self) -> *mut Ibuf {
@@ -443,19 +453,6 @@ impl Drop for OwnedIbuf {
 /// A buffer for the program, or null and `errno`.
 pub(crate) fn give(buf: Result<OwnedIbuf, Errno>) -> *mut Ibuf {
     buf.map(OwnedIbuf::into_raw).answer(ptr::null_mut())
-}
-
-/// Sees `len` bytes of the program's.
-///
-/// # Safety
-///
-/// They are there, and do not change, as long as this is used.
-pub(crate) unsafe fn bytes<'a>(data: *const c_void, len: usize) -> &'a [u8] {
-    if len == 0 {
-        return &[];
-    }
-    // SAFETY: so the caller promises.
-    unsafe { slice::from_raw_parts(data.cast(), len) }
 }
 
 // What C programs call. All take what ibuf_add(3) says: pointers to a buffer of this library, or to
@@ -526,20 +523,6 @@ functions! {
     fn ibuf_add(buf, data: *const c_void, len: usize) -> c_int {
         // SAFETY: the program says that they are as many.
         status(unsafe { buf.add(data.cast(), len) })
-    }
-
-    /// Writes what is to be read of another buffer.
-    fn ibuf_add_ibuf(buf, from: *const Ibuf) -> c_int {
-        // SAFETY: it points to a buffer.
-        let from = unsafe { &*from };
-        // SAFETY: these are its bytes.
-        status(unsafe { buf.add(from.data(), from.size()) })
-    }
-
-    /// As `ibuf_add_ibuf`, whose name it was before.
-    fn ibuf_add_buf(buf, from: *const Ibuf) -> c_int {
-        // SAFETY: the program promises the same for both.
-        unsafe { ibuf_add_ibuf(buf, from) }
     }
 
     /// Writes zeros.
@@ -637,30 +620,6 @@ functions! {
         buf.set_fd(fd);
     }
 
-    /// Writes to a message, and gives the bytes written; frees it when that fails.
-    fn imsg_add(buf, data: *const c_void, len: usize) -> c_int {
-        // SAFETY: the program says that they are as many.
-        let added = unsafe { buf.add(data.cast(), len) };
-        // SAFETY: the program gives it up, unless it is told that it has it.
-        unsafe { or_free(buf, added) }.map(|()| len as c_int).answer(-1)
-    }
-
-    /// Writes to a message; frees it when that fails.
-    fn imsg_add_modern(buf, data: *const c_void, len: usize) -> c_int {
-        // SAFETY: the program says that they are as many.
-        let added = unsafe { buf.add(data.cast(), len) };
-        // SAFETY: as above.
-        status(unsafe { or_free(buf, added) })
-    }
-
-    /// Writes a string to a field of a message, with zeros behind it; frees that when it fails.
-    fn imsg_add_strbuf(buf, string: *const c_char, len: usize) -> c_int {
-        // SAFETY: the program says that it is a string.
-        let added = unsafe { buf.add_strbuf(string, len) };
-        // SAFETY: as above.
-        status(unsafe { or_free(buf, added) })
-    }
-
     /// Lowers the maximum of a message, in bytes of payload.
     fn imsg_set_maxsize(buf, max: usize) -> c_int {
         let len = u32::try_from(max).ok().and_then(|max| max.checked_add(HEADER));
@@ -668,17 +627,81 @@ functions! {
     }
 }
 
-/// Frees a message that could not be written to.
+/// Writes what is to be read of another buffer, or of the same.
 ///
 /// # Safety
 ///
-/// As [`ibuf_free`], if it could not.
-unsafe fn or_free(buf: *mut Ibuf, added: Result<(), Errno>) -> Result<(), Errno> {
-    if added.is_err() {
-        // SAFETY: so the caller promises.
-        unsafe { ibuf_free(buf) };
+/// As ibuf_add(3) has it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ibuf_add_ibuf(buf: *mut Ibuf, from: *const Ibuf) -> c_int {
+    let itself = ptr::eq(buf, from);
+    // SAFETY: it points to a buffer.
+    let (data, len) = unsafe { ((*from).data(), (*from).size()) };
+    // SAFETY: it points to a buffer, which no other thread uses, and to which nothing refers here.
+    let buf = unsafe { &mut *buf };
+    if itself {
+        return status(buf.add_itself());
     }
-    added
+    // SAFETY: these are bytes of the other buffer.
+    status(unsafe { buf.add(data, len) })
+}
+
+/// As `ibuf_add_ibuf`, whose name it was before.
+///
+/// # Safety
+///
+/// As ibuf_add(3) has it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ibuf_add_buf(buf: *mut Ibuf, from: *const Ibuf) -> c_int {
+    // SAFETY: the program promises the same for both.
+    unsafe { ibuf_add_ibuf(buf, from) }
+}
+
+/// Declares functions that write to a message, and free it when that fails.
+macro_rules! freeing {
+    ($(
+        $(#[$doc:meta])*
+        fn $name:ident($buf:ident $(, $arg:ident: $type:ty)*) -> c_int $write:block => $answer:expr;
+    )*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Safety
+        ///
+        /// As ibuf_add(3) has it.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name(place: *mut Ibuf $(, $arg: $type)*) -> c_int {
+            let written = {
+                // SAFETY: it points to a buffer, which no other thread uses.
+                let $buf = unsafe { &mut *place };
+                $write
+            };
+            if written.is_err() {
+                // SAFETY: the program gives it up then.
+                unsafe { ibuf_free(place) };
+            }
+            written.map(|()| $answer).answer(-1)
+        }
+    )*};
+}
+
+freeing! {
+    /// Writes to a message, and gives the bytes written; frees it when that fails.
+    fn imsg_add(buf, data: *const c_void, len: usize) -> c_int {
+        // SAFETY: the program says that they are as many.
+        unsafe { buf.add(data.cast(), len) }
+    } => len as c_int;
+
+    /// Writes to a message; frees it when that fails.
+    fn imsg_add_modern(buf, data: *const c_void, len: usize) -> c_int {
+        // SAFETY: the program says that they are as many.
+        unsafe { buf.add(data.cast(), len) }
+    } => 0;
+
+    /// Writes a string to a field of a message, with zeros behind it; frees that when it fails.
+    fn imsg_add_strbuf(buf, string: *const c_char, len: usize) -> c_int {
+        // SAFETY: the program says that it is a string.
+        unsafe { buf.add_strbuf(string, len) }
+    } => 0;
 }
 
 /// The bytes of a header.
@@ -796,4 +819,30 @@ macro_rules! on_stack {
 on_stack! {
     ON_STACK_CLASSIC, ibuf_from_buffer, ibuf_from_ibuf, ibuf_get_ibuf;
     ON_STACK, ibuf_from_buffer_modern, ibuf_from_ibuf_modern, ibuf_get_ibuf_modern;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // What these show, Miri sees.
+
+    #[test]
+    fn a_message_that_cannot_be_written_to_is_freed() {
+        let buf = ibuf_open(1);
+        // SAFETY: it is a buffer, and there are as many bytes.
+        assert_eq!(unsafe { imsg_add(buf, c"ab".as_ptr().cast(), 2) }, -1);
+    }
+
+    #[test]
+    fn a_buffer_is_added_to_itself() {
+        let buf = ibuf_dynamic(4, 16);
+        // SAFETY: it is a buffer, there are as many bytes, and it is freed once.
+        unsafe {
+            assert_eq!(ibuf_add(buf, c"abcd".as_ptr().cast(), 4), 0);
+            assert_eq!(ibuf_add_ibuf(buf, buf), 0);
+            assert_eq!((*buf).unread(), b"abcdabcd");
+            ibuf_free(buf);
+        }
+    }
 }

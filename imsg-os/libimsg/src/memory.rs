@@ -22,6 +22,14 @@ pub(crate) fn allocate_zeroed(len: usize) -> Result<NonNull<u8>, Errno> {
     NonNull::new(unsafe { libc::calloc(1, len.max(1)) }.cast()).ok_or(NO_MEMORY)
 }
 
+/// Puts a value into memory of its own; to be given to [`free`].
+pub(crate) fn put<T>(value: T) -> Result<NonNull<T>, Errno> {
+    let place = allocate(size_of::<T>())?.cast::<T>();
+    // SAFETY: `malloc` gave room for it, aligned for all types.
+    unsafe { place.write(value) };
+    Ok(place)
+}
+
 /// # Safety
 ///
 /// The memory is of this module, or of C's `malloc`, and nothing uses it any more.

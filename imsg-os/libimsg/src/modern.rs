@@ -4,15 +4,15 @@
 //! that ends in `_modern`; the header knows.
 
 use std::ffi::CStr;
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 use imsg_wire::{Any, DEFAULT_MAX_LEN, Dialect, Endian, HEADER_LEN, Modern};
 use libc::{c_char, c_int, c_void, iovec, pid_t, ssize_t};
 
-use crate::compose::{Terms, parts};
+use crate::compose::{Piece, Terms, pieces};
 use crate::errno::{Answer, Errno, status};
 use crate::framing::{Framing, ReadHeader};
-use crate::ibuf::{Ibuf, NO_FD, ON_STACK, OwnedIbuf, bytes, give, ibuf_free};
+use crate::ibuf::{Ibuf, NO_FD, ON_STACK, OwnedIbuf, give, ibuf_free};
 use crate::memory::{self, Memory};
 use crate::queue::Queue;
 use crate::receive::{Incoming, Part, Read, Source};
@@ -57,8 +57,8 @@ enum Reader {
     None,
     /// The rules of imsg.
     Imsg(Incoming, Any),
-    /// Those of the program.
-    Own(Framing),
+    /// Those of the program, whose function may use the queue that this reads for.
+    Own(NonNull<Framing>),
 }
 
 /// `struct imsg_hdr`.
@@ -100,40 +100,25 @@ const _: () = {
 impl Msgbuf {
     fn give(reader: Result<Reader, Errno>) -> *mut Self {
         let place = reader.and_then(|reader| {
-            let place = memory::allocate(size_of::<Self>())?.cast::<Self>().as_ptr();
-            let (queue, received) = (Queue::new(), Queue::new());
-            // SAFETY: `malloc` gave room for it, aligned for all types.
-            unsafe { place.write(Self { queue, received, reader }) };
-            Ok(place)
+            memory::put(Self { queue: Queue::new(), received: Queue::new(), reader })
         });
-        place.answer(ptr::null_mut())
+        place.map(NonNull::as_ptr).answer(ptr::null_mut())
     }
 
-    fn read(&mut self, fd: c_int, source: Source) -> Result<Read, Errno> {
-        match &mut self.reader {
+    /// # Safety
+    ///
+    /// It is there. A function of the program may use it too: nothing refers to it while that is
+    /// called.
+    unsafe fn read(this: *mut Self, fd: c_int, source: Source) -> Result<Read, Errno> {
+        // SAFETY: so the caller promises.
+        let Self { received, reader, .. } = unsafe { &mut *this };
+        match reader {
             Reader::None => Err(INVALID),
-            Reader::Own(framing) => framing.read(fd, source, &mut self.received),
-            Reader::Imsg(incoming, _) => {
-                if source == Source::Socket {
-                    incoming.allow_descriptors();
-                }
-                loop {
-                    match incoming.read(fd, source)? {
-                        // The program reads on without taking messages, as it may.
-                        Read::Full => {
-                            while let Some(buf) = whole(incoming)? {
-                                self.received.push(buf);
-                            }
-                        }
-                        read @ Read::Bytes(_) => {
-                            if self.received.len() == 0 {
-                                incoming.check()?;
-                            }
-                            return Ok(read);
-                        }
-                        read => return Ok(read),
-                    }
-                }
+            Reader::Imsg(incoming, _) => read_messages(incoming, received, fd, source),
+            Reader::Own(framing) => {
+                let framing = framing.as_ptr();
+                // SAFETY: the reader has it; and as above.
+                unsafe { Framing::read(framing, fd, source, &raw mut (*this).received) }
             }
         }
     }
@@ -152,7 +137,50 @@ impl Msgbuf {
         match &mut self.reader {
             Reader::None => {}
             Reader::Imsg(incoming, _) => incoming.reset(),
-            Reader::Own(framing) => framing.reset(),
+            // SAFETY: the reader has it.
+            Reader::Own(framing) => unsafe { framing.as_mut() }.reset(),
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Self::Own(framing) = self {
+            // SAFETY: this has it, and it is not used any more.
+            unsafe {
+                ptr::drop_in_place(framing.as_ptr());
+                memory::free(framing.cast());
+            }
+        }
+    }
+}
+
+/// Reads once, by the rules of imsg. What was received before and not taken goes to a queue when it
+/// fills the buffer.
+fn read_messages(
+    incoming: &mut Incoming,
+    received: &mut Queue,
+    fd: c_int,
+    source: Source,
+) -> Result<Read, Errno> {
+    if source == Source::Socket {
+        incoming.allow_descriptors();
+    }
+    loop {
+        match incoming.read(fd, source)? {
+            // The program reads on without taking messages, as it may.
+            Read::Full => {
+                while let Some(buf) = whole(incoming)? {
+                    received.push(buf);
+                }
+            }
+            read @ Read::Bytes(_) => {
+                if received.len() == 0 {
+                    incoming.check()?;
+                }
+                return Ok(read);
+            }
+            read => return Ok(read),
         }
     }
 }
@@ -198,12 +226,19 @@ impl Imsgbuf {
         Terms { dialect, max_len: self.max_len(dialect), pid: self.pid as u32 }
     }
 
-    fn read(&mut self) -> Result<Read, Errno> {
+    /// # Safety
+    ///
+    /// As [`Msgbuf::read`].
+    unsafe fn read(this: *mut Self) -> Result<Read, Errno> {
+        // SAFETY: so the caller promises.
+        let imsgbuf = unsafe { &mut *this };
         // The program can set it by itself.
-        self.limit();
-        let allowed = self.flags & ALLOW_FDPASS != 0;
-        let (fd, source) = (self.fd, if allowed { Source::Socket } else { Source::Any });
-        self.msgbuf()?.read(fd, source)
+        imsgbuf.limit();
+        let allowed = imsgbuf.flags & ALLOW_FDPASS != 0;
+        let source = if allowed { Source::Socket } else { Source::Any };
+        let msgbuf: *mut Msgbuf = imsgbuf.msgbuf()?;
+        // SAFETY: as above.
+        unsafe { Msgbuf::read(msgbuf, imsgbuf.fd, source) }
     }
 
     /// Has the maximum be that of what is received too.
@@ -221,27 +256,36 @@ impl Imsgbuf {
         if allowed { send::send(queue, fd) } else { send::write(queue, fd) }
     }
 
-    fn compose<'a>(
+    /// Queues a message.
+    ///
+    /// # Safety
+    ///
+    /// As [`Terms::compose`].
+    unsafe fn compose(
         &mut self,
         msg_type: u32,
         id: u32,
         pid: pid_t,
         fd: c_int,
-        payload: impl Iterator<Item = &'a [u8]> + Clone,
+        payload: impl Iterator<Item = Piece> + Clone,
     ) -> Result<(), Errno> {
         let terms = self.terms();
         let header = terms.header(msg_type, id, pid);
-        terms.compose(&mut self.msgbuf()?.queue, header, fd, payload)?;
-        self.queued();
-        Ok(())
+        // SAFETY: so the caller promises.
+        unsafe { terms.compose(&mut self.msgbuf()?.queue, header, fd, payload) }
     }
 
-    /// Tells the program that a message was queued. It may do anything with this then.
-    fn queued(&mut self) {
-        let userdata = self.userdata;
-        if let Some(callback) = self.cb {
+    /// Tells the program that a message was queued. It may do anything with this then, also free it.
+    ///
+    /// # Safety
+    ///
+    /// It points to one, to which nothing refers.
+    unsafe fn queued(this: *mut Self) {
+        // SAFETY: so the caller promises.
+        let (callback, userdata) = unsafe { ((*this).cb, (*this).userdata) };
+        if let Some(callback) = callback {
             // SAFETY: the program gave it, to be called so.
-            unsafe { callback(self, userdata) };
+            unsafe { callback(this, userdata) };
         }
     }
 
@@ -425,7 +469,7 @@ pub unsafe extern "C" fn msgbuf_new_reader(
 ) -> *mut Msgbuf {
     // SAFETY: so the program says.
     let framing = unsafe { Framing::new(header_len, read_header, arg) };
-    Msgbuf::give(framing.map(Reader::Own))
+    Msgbuf::give(framing.and_then(memory::put).map(Reader::Own))
 }
 
 /// Frees a queue, and all that is in it.
@@ -435,7 +479,7 @@ pub unsafe extern "C" fn msgbuf_new_reader(
 /// As ibuf_add(3) has it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn msgbuf_free(msgbuf: *mut Msgbuf) {
-    let Some(place) = ptr::NonNull::new(msgbuf) else {
+    let Some(place) = NonNull::new(msgbuf) else {
         return;
     };
     // SAFETY: it is of this library, and the program gives it up.
@@ -451,13 +495,7 @@ pub unsafe extern "C" fn msgbuf_free(msgbuf: *mut Msgbuf) {
 /// Makes an empty queue.
 #[unsafe(no_mangle)]
 pub extern "C" fn ibufq_new() -> *mut Queue {
-    let place = memory::allocate(size_of::<Queue>()).map(|place| {
-        let place = place.cast::<Queue>().as_ptr();
-        // SAFETY: `malloc` gave room for it, aligned for all types.
-        unsafe { Queue::init(place) };
-        place
-    });
-    place.answer(ptr::null_mut())
+    memory::put(Queue::new()).map(NonNull::as_ptr).answer(ptr::null_mut())
 }
 
 /// Frees a queue, and all that is in it.
@@ -467,7 +505,7 @@ pub extern "C" fn ibufq_new() -> *mut Queue {
 /// As ibuf_add(3) has it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ibufq_free(queue: *mut Queue) {
-    if let Some(mut place) = ptr::NonNull::new(queue) {
+    if let Some(mut place) = NonNull::new(queue) {
         // SAFETY: it is of this library, and the program gives it up.
         unsafe {
             place.as_mut().clear();
@@ -550,11 +588,6 @@ functions! {
     /// Which fault ended the stream, as text; null when none did.
     fn imsgbuf_error as "imsgbuf_error_modern"(imsgbuf: Imsgbuf) -> *const c_char {
         imsgbuf.incoming().map_or(ptr::null(), Incoming::fault)
-    }
-
-    /// Reads once: 1, 0 at the end, or -1.
-    fn imsgbuf_read as "imsgbuf_read"(imsgbuf: Imsgbuf) -> c_int {
-        read_status(imsgbuf.read())
     }
 
     /// Writes once: 0, or -1.
@@ -671,71 +704,12 @@ functions! {
         unsafe { ibuf_free(imsg.buf) };
     }
 
-    /// Queues a message: 1, or -1. The descriptor is the queue's then.
-    fn imsg_compose as "imsg_compose_modern"(
-        imsgbuf: Imsgbuf, msg_type: u32, id: u32, pid: pid_t, fd: c_int, data: *const c_void,
-        len: usize,
-    ) -> c_int {
-        // SAFETY: the program says that they are as many.
-        let payload = std::iter::once(unsafe { bytes(data, len) });
-        imsgbuf.compose(msg_type, id, pid, fd, payload).map(|()| 1).answer(-1)
-    }
-
-    /// As `imsg_compose`, with the payload in parts.
-    fn imsg_composev as "imsg_composev_modern"(
-        imsgbuf: Imsgbuf, msg_type: u32, id: u32, pid: pid_t, fd: c_int, iov: *const iovec,
-        count: c_int,
-    ) -> c_int {
-        // SAFETY: the program says that they are as many.
-        let payload = unsafe { parts(iov, count) };
-        imsgbuf.compose(msg_type, id, pid, fd, payload).map(|()| 1).answer(-1)
-    }
-
-    /// Queues a message whose payload is a buffer, which is freed if that fails.
-    fn imsg_compose_ibuf as "imsg_compose_ibuf_modern"(
-        imsgbuf: Imsgbuf, msg_type: u32, id: u32, pid: pid_t, buf: *mut Ibuf,
-    ) -> c_int {
-        let terms = imsgbuf.terms();
-        let header = terms.header(msg_type, id, pid);
-        // SAFETY: the program gives it up.
-        let payload = unsafe { OwnedIbuf::from_raw(buf) };
-        let queued = imsgbuf
-            .msgbuf()
-            .and_then(|msgbuf| terms.compose_ibuf(&mut msgbuf.queue, header, payload));
-        queued.map(|()| imsgbuf.queued()).map(|()| 1).answer(-1)
-    }
-
-    /// Queues a message that was received, without its descriptor.
-    fn imsg_forward as "imsg_forward_modern"(imsgbuf: Imsgbuf, imsg: *mut Imsg) -> c_int {
-        // SAFETY: it points to a message.
-        let imsg = unsafe { &mut *imsg };
-        let ImsgHdr { msg_type, peerid, pid, .. } = imsg.hdr;
-        let queued = imsg.buf().and_then(|buf| {
-            buf.rewind();
-            buf.take(HEADER_LEN)?;
-            let payload = std::iter::once(buf.unread());
-            imsgbuf.compose(msg_type, peerid, pid as pid_t, NO_FD, payload)
-        });
-        queued.map(|()| 1).answer(-1)
-    }
-
     /// Begins a message.
     fn imsg_create as "imsg_create_modern"(
         imsgbuf: Imsgbuf, msg_type: u32, id: u32, pid: pid_t, len: usize,
     ) -> *mut Ibuf {
         let terms = imsgbuf.terms();
         give(terms.create(terms.header(msg_type, id, pid), len))
-    }
-
-    /// Queues a message that was begun.
-    fn imsg_close as "imsg_close_modern"(imsgbuf: Imsgbuf, buf: *mut Ibuf) {
-        // SAFETY: the program gives it up.
-        let buf = unsafe { OwnedIbuf::from_raw(buf) };
-        let terms = imsgbuf.terms();
-        if let Ok(msgbuf) = imsgbuf.msgbuf() {
-            terms.close(&mut msgbuf.queue, buf);
-            imsgbuf.queued();
-        }
     }
 
     /// Queues a buffer.
@@ -794,14 +768,121 @@ functions! {
 
     /// Moves all of a queue behind what is in another.
     fn ibufq_concat as "ibufq_concat"(to: Queue, from: *mut Queue) {
-        // SAFETY: it points to a queue.
-        to.concat(unsafe { &mut *from });
+        // A queue is behind itself as it is.
+        if !ptr::eq(to, from) {
+            // SAFETY: it points to another queue.
+            to.concat(unsafe { &mut *from });
+        }
     }
 
     /// Frees all that is in a queue.
     fn ibufq_flush as "ibufq_flush"(queue: Queue) {
         queue.clear();
     }
+}
+
+/// Declares functions that queue a message in an `imsgbuf`, of which the program is told then.
+macro_rules! composing {
+    ($(
+        $(#[$doc:meta])*
+        fn $name:ident as $symbol:literal ($imsgbuf:ident $(, $arg:ident: $type:ty)* $(,)?)
+            $queue:block
+    )*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Safety
+        ///
+        /// As imsgbuf_init(3) has it.
+        #[unsafe(export_name = $symbol)]
+        pub unsafe extern "C" fn $name(place: *mut Imsgbuf $(, $arg: $type)*) -> c_int {
+            let queued: Result<(), Errno> = {
+                // SAFETY: it points to one, which no other thread uses.
+                let $imsgbuf = unsafe { &mut *place };
+                $queue
+            };
+            if queued.is_ok() {
+                // SAFETY: as above.
+                unsafe { Imsgbuf::queued(place) };
+            }
+            queued.map(|()| 1).answer(-1)
+        }
+    )*};
+}
+
+composing! {
+    /// Queues a message: 1, or -1. The descriptor is the queue's then.
+    fn imsg_compose as "imsg_compose_modern"(
+        imsgbuf, msg_type: u32, id: u32, pid: pid_t, fd: c_int, data: *const c_void, len: usize,
+    ) {
+        let payload = std::iter::once(Piece { data: data.cast(), len });
+        // SAFETY: the program says that they are as many.
+        unsafe { imsgbuf.compose(msg_type, id, pid, fd, payload) }
+    }
+
+    /// As `imsg_compose`, with the payload in parts.
+    fn imsg_composev as "imsg_composev_modern"(
+        imsgbuf, msg_type: u32, id: u32, pid: pid_t, fd: c_int, iov: *const iovec, count: c_int,
+    ) {
+        // SAFETY: the program says that they are as many.
+        unsafe { imsgbuf.compose(msg_type, id, pid, fd, pieces(iov, count)) }
+    }
+
+    /// Queues a message whose payload is a buffer, which is freed if that fails.
+    fn imsg_compose_ibuf as "imsg_compose_ibuf_modern"(
+        imsgbuf, msg_type: u32, id: u32, pid: pid_t, buf: *mut Ibuf,
+    ) {
+        let terms = imsgbuf.terms();
+        let header = terms.header(msg_type, id, pid);
+        // SAFETY: the program gives it up.
+        let payload = unsafe { OwnedIbuf::from_raw(buf) };
+        imsgbuf
+            .msgbuf()
+            .and_then(|msgbuf| terms.compose_ibuf(&mut msgbuf.queue, header, payload))
+    }
+
+    /// Queues a message that was received, without its descriptor.
+    fn imsg_forward as "imsg_forward_modern"(imsgbuf, imsg: *mut Imsg) {
+        // SAFETY: it points to a message.
+        let imsg = unsafe { &mut *imsg };
+        let ImsgHdr { msg_type, peerid, pid, .. } = imsg.hdr;
+        imsg.buf().and_then(|buf| {
+            buf.rewind();
+            buf.take(HEADER_LEN)?;
+            let payload = std::iter::once(Piece { data: buf.data(), len: buf.size() });
+            // SAFETY: these are the bytes of its buffer.
+            unsafe { imsgbuf.compose(msg_type, peerid, pid as pid_t, NO_FD, payload) }
+        })
+    }
+}
+
+/// Queues a message that was begun.
+///
+/// # Safety
+///
+/// As imsgbuf_init(3) has it.
+#[unsafe(export_name = "imsg_close_modern")]
+pub unsafe extern "C" fn imsg_close(imsgbuf: *mut Imsgbuf, buf: *mut Ibuf) {
+    // SAFETY: the program gives it up.
+    let buf = unsafe { OwnedIbuf::from_raw(buf) };
+    // SAFETY: it points to one, which no other thread uses.
+    let channel = unsafe { &mut *imsgbuf };
+    let terms = channel.terms();
+    if let Ok(msgbuf) = channel.msgbuf() {
+        terms.close(&mut msgbuf.queue, buf);
+        // SAFETY: as above.
+        unsafe { Imsgbuf::queued(imsgbuf) };
+    }
+}
+
+/// Reads once: 1, 0 at the end, or -1.
+///
+/// # Safety
+///
+/// As imsgbuf_init(3) has it.
+#[unsafe(export_name = "imsgbuf_read")]
+pub unsafe extern "C" fn imsgbuf_read(imsgbuf: *mut Imsgbuf) -> c_int {
+    // SAFETY: it points to one, which no other thread uses.
+    read_status(unsafe { Imsgbuf::read(imsgbuf) })
 }
 
 /// Declares functions that take a file, and then a queue.
@@ -818,8 +899,7 @@ macro_rules! transfers {
         #[unsafe(export_name = $symbol)]
         pub unsafe extern "C" fn $name($fd: c_int, $msgbuf: *mut Msgbuf) -> c_int {
             // SAFETY: it points to one, which no other thread uses.
-            let $msgbuf = unsafe { &mut *$msgbuf };
-            $body
+            unsafe { $body }
         }
     )*};
 }
@@ -827,22 +907,22 @@ macro_rules! transfers {
 transfers! {
     /// Writes once, without descriptors: 0, or -1.
     fn ibuf_write as "ibuf_write_modern"(fd, msgbuf) {
-        write_status(send::write(&mut msgbuf.queue, fd))
+        write_status(send::write(&mut (*msgbuf).queue, fd))
     }
 
     /// Sends once: 0, or -1.
     fn msgbuf_write as "msgbuf_write_modern"(fd, msgbuf) {
-        write_status(send::send(&mut msgbuf.queue, fd))
+        write_status(send::send(&mut (*msgbuf).queue, fd))
     }
 
     /// Reads once, without descriptors: 1, 0 at the end, or -1.
     fn ibuf_read as "ibuf_read"(fd, msgbuf) {
-        read_status(msgbuf.read(fd, Source::Any))
+        read_status(Msgbuf::read(msgbuf, fd, Source::Any))
     }
 
     /// Reads once: 1, 0 at the end, or -1.
     fn msgbuf_read as "msgbuf_read"(fd, msgbuf) {
-        read_status(msgbuf.read(fd, Source::Socket))
+        read_status(Msgbuf::read(msgbuf, fd, Source::Socket))
     }
 }
 
