@@ -283,6 +283,27 @@ the_callback_may_free_the_channel(void)
 }
 #endif
 
+#if MODERN
+static void
+a_dialect_leaves_the_rule_as_it_was_set(void)
+{
+	struct imsgbuf channel;
+	unsigned char header[HEADER];
+	int peer = channel_and_peer(&channel), fd = numbered(1);
+
+	CHECK_INT(imsgbuf_set_pairing(&channel, IMSG_PAIRING_EXACT), 0);
+	CHECK_INT(imsgbuf_set_dialect(&channel, IMSG_DIALECT_CLASSIC), 0);
+	/* By the other rule, it waits for a mark until the end. */
+	put_classic(header, 1, HEADER, 0);
+	send_with(peer, header, HEADER, &fd, 1);
+	put_classic(header, 2, HEADER, 0);
+	send_bytes(peer, header, HEADER);
+	close(peer);
+	CHECK_TEXT(drain(&channel), "1 EBADMSG");
+	channel_close(&channel);
+}
+#endif
+
 int
 main(void)
 {
@@ -299,6 +320,9 @@ main(void)
 #endif
 #if MODERN
 	RUN(the_callback_may_free_the_channel);
+#endif
+#if MODERN
+	RUN(a_dialect_leaves_the_rule_as_it_was_set);
 #endif
 	return finish();
 }

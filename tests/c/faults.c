@@ -300,6 +300,35 @@ all_faults(void)
 	RUN(honest_descriptors_find_their_messages);
 }
 
+#if MODERN
+static void
+a_fault_waits_for_the_messages_before_it_in_a_program_that_reads_on(void)
+{
+	static unsigned char messages[64 * 1020], rest[9000];
+	struct imsgbuf channel;
+	struct imsg message;
+	int peer = channel_and_peer(&channel), i;
+
+	for (i = 0; i < 64; i++)
+		put_header(messages + i * 1020, (uint32_t)i, 1020, 0);
+	/* A length out of range, as soon as the buffer is full. */
+	put_header(rest, 64, 5, 0);
+	send_bytes(peer, messages, sizeof(messages));
+	send_bytes(peer, rest, sizeof(rest));
+	close(peer);
+	for (i = 0; i < 6; i++)
+		CHECK_INT(imsgbuf_read(&channel), 1);
+	for (i = 0; i < 64; i++) {
+		REQUIRE(imsgbuf_get(&channel, &message) == 1);
+		CHECK_INT(imsg_get_type(&message), i);
+		imsg_free(&message);
+	}
+	CHECK_ERROR(imsgbuf_get(&channel, &message), -1, ERANGE);
+	CHECK_ERROR(imsgbuf_read(&channel), -1, ERANGE);
+	channel_close(&channel);
+}
+#endif
+
 int
 main(void)
 {
@@ -313,6 +342,9 @@ main(void)
 	exact = 1;
 	all_faults();
 #endif
+#endif
+#if MODERN
+	RUN(a_fault_waits_for_the_messages_before_it_in_a_program_that_reads_on);
 #endif
 	return finish();
 }

@@ -359,6 +359,33 @@ a_buffer_is_added_to_itself(void)
 	ibuf_free(buf);
 }
 
+/* As programs do that put something before what a buffer has. */
+static void
+the_bytes_of_a_buffer_move_to_another(void)
+{
+	struct ibuf *buf = ibuf_dynamic(4, 100), *longer = ibuf_open(8);
+
+	REQUIRE(buf != NULL && longer != NULL);
+	REQUIRE(ibuf_add(buf, "tail", 4) == 0 && ibuf_add(longer, "head", 4) == 0);
+	REQUIRE(ibuf_add_ibuf(longer, buf) == 0);
+	free(buf->buf);
+	memcpy(buf, longer, sizeof(*buf));
+	free(longer);
+	CHECK_INT(ibuf_size(buf), 8);
+	CHECK_BYTES(ibuf_data(buf), "headtail", 8);
+	ibuf_free(buf);
+
+	buf = ibuf_dynamic(0, 100);
+	longer = ibuf_dynamic(0, 100);
+	REQUIRE(buf != NULL && longer != NULL);
+	free(buf->buf);
+	memcpy(buf, longer, sizeof(*buf));
+	free(longer);
+	CHECK_INT(ibuf_add(buf, "abc", 3), 0);
+	CHECK_BYTES(ibuf_data(buf), "abc", 3);
+	ibuf_free(buf);
+}
+
 int
 main(void)
 {
@@ -382,5 +409,6 @@ main(void)
 	RUN(a_maximum_can_be_lowered_to_what_is_written);
 #endif
 	RUN(a_buffer_is_added_to_itself);
+	RUN(the_bytes_of_a_buffer_move_to_another);
 	return finish();
 }

@@ -306,6 +306,28 @@ messages_of_a_mebibyte_with_descriptors(void)
 }
 #endif
 
+static void
+a_channel_goes_on_with_another_socket_after_the_end(void)
+{
+	struct imsgbuf channel;
+	int peer = channel_and_peer(&channel), others[2];
+
+	send_message(peer, 1, 1, 5);
+	close(peer);
+	CHECK_TEXT(drain(&channel), "1:5 end");
+	CHECK_INT(channel_read(&channel), 0);
+	connect_pair(others);
+	close(channel.fd);
+	channel.fd = others[0];
+#if !MODERN
+	channel.w.fd = others[0];
+#endif
+	send_message(others[1], 2, 1, 7);
+	close(others[1]);
+	CHECK_TEXT(drain(&channel), "2:7 end");
+	channel_close(&channel);
+}
+
 int
 main(void)
 {
@@ -324,5 +346,6 @@ main(void)
 	RUN(a_descriptor_is_not_sent_where_none_is_allowed);
 	RUN(messages_of_a_mebibyte_with_descriptors);
 #endif
+	RUN(a_channel_goes_on_with_another_socket_after_the_end);
 	return finish();
 }

@@ -1,6 +1,8 @@
 //! `struct ibuf`, and the functions of ibuf_add(3) that both interfaces share.
 //!
-//! A buffer and its bytes are one allocation, until it grows: the bytes lie behind the structure.
+//! A message and its bytes are one allocation, until it grows: the bytes lie behind the structure.
+//! Other buffers are two, as in C, as programs move the bytes from one structure to another.
+//!
 //! Programs see the fields, so these are as in C, and nothing else says what a buffer is: whether
 //! its bytes are behind it is told by their address, and what is special about it by a negative
 //! descriptor.
@@ -141,7 +143,7 @@ impl Ibuf {
         Ok(())
     }
 
-    /// Whether the bytes lie behind the structure.
+    /// Whether the bytes lie behind the structure. (Nothing else can, as there is always a byte.)
     fn is_behind(&self) -> bool {
         self.buf.addr() == ptr::from_ref(self).addr().wrapping_add(size_of::<Self>())
     }
@@ -364,6 +366,17 @@ impl OwnedIbuf {
         Ok(Self::in_memory(memory, size, max))
     }
 
+    /// As [`zeroed`](Self::zeroed), but the bytes are an allocation of their own, or none.
+    fn separate(size: usize, max: usize) -> Result<Self, Errno> {
+        let mut buf = Self::zeroed(0, max)?;
+        let bytes = match size {
+            0 => ptr::null_mut(),
+            _ => memory::allocate_zeroed(size)?.as_ptr(),
+        };
+        (buf.buf, buf.size) = (bytes, size);
+        Ok(buf)
+    }
+
     /// A buffer of bytes.
     pub(crate) fn of(bytes: &[u8]) -> Result<Self, Errno> {
         // SAFETY: they are written below, all of them.
@@ -381,9 +394,9 @@ impl OwnedIbuf {
         Ok(Self::in_memory(memory::allocate(Self::with(size)?)?, size, max))
     }
 
-    /// The length of a buffer and its bytes.
+    /// The length of a buffer and its bytes, and at least one.
     fn with(size: usize) -> Result<usize, Errno> {
-        size.checked_add(size_of::<Ibuf>()).ok_or(Errno(libc::ENOMEM))
+        size.max(1).checked_add(size_of::<Ibuf>()).ok_or(Errno(libc::ENOMEM))
     }
 
     /// Takes memory that has room for the structure and `size` bytes, and is aligned for all types.
@@ -471,7 +484,7 @@ pub extern "C" fn ibuf_open(len: usize) -> *mut Ibuf {
 /// Makes a buffer of a size that does not change, and may be none.
 #[unsafe(no_mangle)]
 pub extern "C" fn ibuf_open_modern(len: usize) -> *mut Ibuf {
-    give(OwnedIbuf::zeroed(len, len))
+    give(OwnedIbuf::separate(len, len))
 }
 
 /// Makes a buffer that grows up to `max` bytes.
@@ -480,7 +493,7 @@ pub extern "C" fn ibuf_dynamic(len: usize, max: usize) -> *mut Ibuf {
     if max == 0 || max < len {
         return give(Err(INVALID));
     }
-    give(OwnedIbuf::zeroed(len, max))
+    give(OwnedIbuf::separate(len, max))
 }
 
 /// Frees a buffer: wipes it, and closes its descriptor. Keeps `errno`.

@@ -114,7 +114,14 @@ impl Msgbuf {
         let Self { received, reader, .. } = unsafe { &mut *this };
         match reader {
             Reader::None => Err(INVALID),
-            Reader::Imsg(incoming, _) => read_messages(incoming, received, fd, source),
+            Reader::Imsg(incoming, _) => {
+                let read = read_messages(incoming, received, fd, source);
+                // What broke the stream comes when no message before it is left.
+                if read.is_err() && incoming.is_broken() && received.len() > 0 {
+                    return Ok(Read::WouldBlock);
+                }
+                read
+            }
             Reader::Own(framing) => {
                 let framing = framing.as_ptr();
                 // SAFETY: the reader has it; and as above.
@@ -347,9 +354,9 @@ unsafe fn environment(name: &CStr) -> *const c_char {
     unsafe { libc::getenv(name.as_ptr()) }
 }
 
-fn new_reader(dialect: Any) -> Result<Reader, Errno> {
+fn new_incoming(dialect: Any) -> Result<Incoming, Errno> {
     // One byte more than C has, so that the kernel copies whole pages.
-    Ok(Reader::Imsg(Incoming::new(dialect, Memory::new(1 << 16)?), dialect))
+    Ok(Incoming::new(dialect, Memory::new(1 << 16)?))
 }
 
 /// Whether the socket takes no more now.
@@ -440,7 +447,8 @@ macro_rules! functions {
 /// As imsgbuf_init(3) has it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn imsgbuf_init(imsgbuf: *mut Imsgbuf, fd: c_int) -> c_int {
-    let w = Msgbuf::give(new_reader(default_dialect()));
+    let dialect = default_dialect();
+    let w = Msgbuf::give(new_incoming(dialect).map(|incoming| Reader::Imsg(incoming, dialect)));
     // SAFETY: this only tells.
     let pid = unsafe { libc::getpid() };
     let (cb, userdata, maxsize) = (None, ptr::null_mut(), DEFAULT_MAX_LEN as u32);
@@ -562,19 +570,17 @@ functions! {
             1 => CLASSIC,
             _ => return status(Err(INVALID)),
         };
-        let allowed = imsgbuf.flags & ALLOW_FDPASS != 0;
         status(imsgbuf.msgbuf().and_then(|msgbuf| {
             let is_new = msgbuf.queue.len() == 0 && msgbuf.received.len() == 0;
-            match &msgbuf.reader {
-                Reader::Imsg(incoming, _) if is_new && incoming.is_new() => {}
-                _ => return Err(INVALID),
+            match &mut msgbuf.reader {
+                Reader::Imsg(incoming, old) if is_new && incoming.is_new() => {
+                    let mut new = new_incoming(dialect)?;
+                    new.set_as(incoming);
+                    (*incoming, *old) = (new, dialect);
+                    Ok(())
+                }
+                _ => Err(INVALID),
             }
-            let mut reader = new_reader(dialect)?;
-            if let Reader::Imsg(incoming, _) = &mut reader && allowed {
-                incoming.allow_descriptors();
-            }
-            msgbuf.reader = reader;
-            Ok(())
         }))
     }
 

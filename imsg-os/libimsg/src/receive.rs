@@ -26,6 +26,8 @@ const DESCRIPTORS: usize = 32;
 pub(crate) struct Incoming {
     buf: RecvBuf<Any, Memory, OwnedFd, DESCRIPTORS>,
     reader: raw::Reader,
+    /// The rule that the program set, in place of the dialect's.
+    pairing: Option<Pairing>,
     /// What broke the stream.
     fault: Option<Error>,
     text: Text,
@@ -70,7 +72,8 @@ pub(crate) enum Part {
 impl Incoming {
     pub(crate) fn new(dialect: Any, memory: Memory) -> Self {
         let buf = RecvBuf::with_descriptors(dialect, memory);
-        Self { buf, reader: raw::Reader::default(), fault: None, text: Text::new() }
+        let reader = raw::Reader::default();
+        Self { buf, reader, pairing: None, fault: None, text: Text::new() }
     }
 
     pub(crate) fn allow_descriptors(&mut self) {
@@ -84,8 +87,23 @@ impl Incoming {
             1 if self.is_new() => Pairing::Ordered,
             _ => return Err(Errno(libc::EINVAL)),
         };
-        self.buf.set_pairing(rule);
+        self.pair_by(rule);
         Ok(())
+    }
+
+    fn pair_by(&mut self, rule: Pairing) {
+        self.pairing = Some(rule);
+        self.buf.set_pairing(rule);
+    }
+
+    /// Takes what the program set for another one: the rule, and whether descriptors are allowed.
+    pub(crate) fn set_as(&mut self, other: &Self) {
+        if let Some(rule) = other.pairing {
+            self.pair_by(rule);
+        }
+        if other.buf.descriptors_allowed() {
+            self.allow_descriptors();
+        }
     }
 
     /// Sets the largest message, header included. What cannot be is left as it is.
@@ -115,6 +133,10 @@ impl Incoming {
     pub(crate) fn read(&mut self, fd: c_int, source: Source) -> Result<Read, Errno> {
         // SAFETY: the program has it open, as it names it.
         let file = unsafe { borrow(fd) }?;
+        // The program reads on behind the end: from another socket, or to hear the same again.
+        if self.buf.is_finished() && self.buf.unread_bytes() == 0 && !self.buf.is_ready() {
+            self.reset();
+        }
         let before = self.buf.unread_bytes();
         loop {
             let outcome = match source {
@@ -188,6 +210,11 @@ impl Incoming {
             Error::Length { .. } => Err(Errno(libc::ERANGE)),
             _ => Err(Errno(libc::EBADMSG)),
         }
+    }
+
+    /// Whether something broke the stream.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.fault.is_some()
     }
 
     /// What broke the stream, as a string; null when nothing did.
