@@ -1,4 +1,7 @@
-/* No surprises: the library has no threads and no signal handlers, and prints nothing. */
+/*
+ * No surprises: the library has no threads and no signal handlers, prints nothing, and takes no names
+ * that its header does not declare.
+ */
 #include <dirent.h>
 
 #include "drain.h"
@@ -87,10 +90,61 @@ a_program_has_its_output_for_itself(void)
 	close(file);
 }
 
+#if !MODERN
+/* Names of the modern interface, which a program of the classic one has for itself. */
+#ifdef __cplusplus
+extern "C" {
+#endif
+int imsgbuf_init(int);
+int ibuf_get_string(int);
+int msgbuf_get(int);
+int ibufq_new(int);
+
+int
+imsgbuf_init(int n)
+{
+	return n + 1;
+}
+
+int
+ibuf_get_string(int n)
+{
+	return n + 2;
+}
+
+int
+msgbuf_get(int n)
+{
+	return n + 3;
+}
+
+int
+ibufq_new(int n)
+{
+	return n + 4;
+}
+#ifdef __cplusplus
+}
+#endif
+
+static void
+a_classic_program_has_the_modern_names_for_itself(void)
+{
+	use_it();
+	CHECK_INT(imsgbuf_init(1), 2);
+	CHECK_INT(ibuf_get_string(1), 3);
+	CHECK_INT(msgbuf_get(1), 4);
+	CHECK_INT(ibufq_new(1), 5);
+}
+#endif
+
 int
 main(void)
 {
 	RUN(a_program_has_its_threads_and_signals_for_itself);
 	RUN(a_program_has_its_output_for_itself);
+#if !MODERN
+	RUN(a_classic_program_has_the_modern_names_for_itself);
+#endif
 	return finish();
 }

@@ -544,7 +544,7 @@ functions! {
     }
 
     /// Writes a string to a field of `len` bytes, with zeros behind it.
-    fn ibuf_add_strbuf(buf, string: *const c_char, len: usize) -> c_int {
+    fn ibuf_add_strbuf_modern(buf, string: *const c_char, len: usize) -> c_int {
         // SAFETY: the program says that it is a string.
         status(unsafe { buf.add_strbuf(string, len) })
     }
@@ -566,7 +566,7 @@ functions! {
     }
 
     /// Lowers the maximum.
-    fn ibuf_set_maxsize(buf, max: usize) -> c_int {
+    fn ibuf_set_maxsize_modern(buf, max: usize) -> c_int {
         status(buf.set_max(max))
     }
 
@@ -587,7 +587,7 @@ functions! {
     }
 
     /// Reads bytes into a string of the program's, which frees it; null and `errno` if it cannot.
-    fn ibuf_get_string(buf, len: usize) -> *mut c_char {
+    fn ibuf_get_string_modern(buf, len: usize) -> *mut c_char {
         let unread = buf.unread();
         let Some(field) = unread.get(..len) else {
             return Err(BAD_MESSAGE).answer(ptr::null_mut());
@@ -608,7 +608,7 @@ functions! {
     }
 
     /// Reads a string from a field of `len` bytes, which a NUL has to end.
-    fn ibuf_get_strbuf(buf, string: *mut c_char, len: usize) -> c_int {
+    fn ibuf_get_strbuf_modern(buf, string: *mut c_char, len: usize) -> c_int {
         // SAFETY: the program says that there is room.
         status(unsafe { buf.get_strbuf(string, len) })
     }
@@ -634,7 +634,7 @@ functions! {
     }
 
     /// Lowers the maximum of a message, in bytes of payload.
-    fn imsg_set_maxsize(buf, max: usize) -> c_int {
+    fn imsg_set_maxsize_modern(buf, max: usize) -> c_int {
         let len = u32::try_from(max).ok().and_then(|max| max.checked_add(HEADER));
         status(len.ok_or(RANGE).and_then(|len| buf.set_max(len as usize)))
     }
@@ -711,7 +711,7 @@ freeing! {
     } => 0;
 
     /// Writes a string to a field of a message, with zeros behind it; frees that when it fails.
-    fn imsg_add_strbuf(buf, string: *const c_char, len: usize) -> c_int {
+    fn imsg_add_strbuf_modern(buf, string: *const c_char, len: usize) -> c_int {
         // SAFETY: the program says that it is a string.
         unsafe { buf.add_strbuf(string, len) }
     } => 0;

@@ -5,8 +5,8 @@
 //! the C libraries have are gone. The headers are in `include`, and `FUNCTIONS.md` lists each
 //! function and what it does otherwise than in C.
 //!
-//! Both interfaces are in one shared object. The classic one has the plain names; of the modern one,
-//! a function that has another meaning under a name of the classic one has a symbol that ends in
+//! Both interfaces are in one shared object. The classic one has the plain names; a function of the
+//! modern one that is not also of the classic one, and the same there, has a symbol that ends in
 //! `_modern`, which its header declares.
 //!
 //! ```text

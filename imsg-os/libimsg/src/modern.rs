@@ -1,7 +1,7 @@
 //! The modern interface: imsgbuf_init(3) and what of ibuf_add(3) goes with it, as in libutil today.
 //!
-//! A function whose name both interfaces have, and which does not do the same in both, has a symbol
-//! that ends in `_modern`; the header knows.
+//! All of these have a symbol that ends in `_modern`; the header knows. Classic programs have functions
+//! of some of the plain names, and look for others to find out which interface there is.
 
 use std::ffi::CStr;
 use std::ptr::{self, NonNull};
@@ -445,7 +445,7 @@ macro_rules! functions {
 /// # Safety
 ///
 /// As imsgbuf_init(3) has it.
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "imsgbuf_init_modern")]
 pub unsafe extern "C" fn imsgbuf_init(imsgbuf: *mut Imsgbuf, fd: c_int) -> c_int {
     let dialect = default_dialect();
     let w = Msgbuf::give(new_incoming(dialect).map(|incoming| Reader::Imsg(incoming, dialect)));
@@ -459,7 +459,7 @@ pub unsafe extern "C" fn imsgbuf_init(imsgbuf: *mut Imsgbuf, fd: c_int) -> c_int
 }
 
 /// Makes a queue to be written.
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "msgbuf_new_modern")]
 pub extern "C" fn msgbuf_new() -> *mut Msgbuf {
     Msgbuf::give(Ok(Reader::None))
 }
@@ -469,7 +469,7 @@ pub extern "C" fn msgbuf_new() -> *mut Msgbuf {
 /// # Safety
 ///
 /// As ibuf_add(3) has it.
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "msgbuf_new_reader_modern")]
 pub unsafe extern "C" fn msgbuf_new_reader(
     header_len: usize,
     read_header: ReadHeader,
@@ -485,7 +485,7 @@ pub unsafe extern "C" fn msgbuf_new_reader(
 /// # Safety
 ///
 /// As ibuf_add(3) has it.
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "msgbuf_free_modern")]
 pub unsafe extern "C" fn msgbuf_free(msgbuf: *mut Msgbuf) {
     let Some(place) = NonNull::new(msgbuf) else {
         return;
@@ -501,7 +501,7 @@ pub unsafe extern "C" fn msgbuf_free(msgbuf: *mut Msgbuf) {
 }
 
 /// Makes an empty queue.
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "ibufq_new_modern")]
 pub extern "C" fn ibufq_new() -> *mut Queue {
     memory::put(Queue::new()).map(NonNull::as_ptr).answer(ptr::null_mut())
 }
@@ -511,7 +511,7 @@ pub extern "C" fn ibufq_new() -> *mut Queue {
 /// # Safety
 ///
 /// As ibuf_add(3) has it.
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "ibufq_free_modern")]
 pub unsafe extern "C" fn ibufq_free(queue: *mut Queue) {
     if let Some(mut place) = NonNull::new(queue) {
         // SAFETY: it is of this library, and the program gives it up.
@@ -524,7 +524,7 @@ pub unsafe extern "C" fn ibufq_free(queue: *mut Queue) {
 
 functions! {
     /// Allows descriptors to be passed.
-    fn imsgbuf_allow_fdpass as "imsgbuf_allow_fdpass"(imsgbuf: Imsgbuf) {
+    fn imsgbuf_allow_fdpass as "imsgbuf_allow_fdpass_modern"(imsgbuf: Imsgbuf) {
         imsgbuf.flags |= ALLOW_FDPASS;
         if let Ok(incoming) = imsgbuf.incoming() {
             incoming.allow_descriptors();
@@ -532,7 +532,7 @@ functions! {
     }
 
     /// Sets the largest payload: 0, or -1.
-    fn imsgbuf_set_maxsize as "imsgbuf_set_maxsize"(imsgbuf: Imsgbuf, max: u32) -> c_int {
+    fn imsgbuf_set_maxsize as "imsgbuf_set_maxsize_modern"(imsgbuf: Imsgbuf, max: u32) -> c_int {
         let len = max.checked_add(HEADER_LEN as u32).ok_or(Errno(libc::ERANGE));
         status(len.and_then(|len| {
             if len as usize > Modern::new().max_len() {
@@ -545,26 +545,26 @@ functions! {
     }
 
     /// Has the program told of each message that is queued.
-    fn imsgbuf_set_close_callback as "imsgbuf_set_close_callback"(
+    fn imsgbuf_set_close_callback as "imsgbuf_set_close_callback_modern"(
         imsgbuf: Imsgbuf, callback: Option<Callback>,
     ) {
         imsgbuf.cb = callback;
     }
 
     /// Keeps a pointer of the program's, and gives the one before.
-    fn imsgbuf_set_userdata as "imsgbuf_set_userdata"(
+    fn imsgbuf_set_userdata as "imsgbuf_set_userdata_modern"(
         imsgbuf: Imsgbuf, data: *mut c_void,
     ) -> *mut c_void {
         std::mem::replace(&mut imsgbuf.userdata, data)
     }
 
     /// Gives the pointer that is kept for the program.
-    fn imsgbuf_get_userdata as "imsgbuf_get_userdata"(imsgbuf: Imsgbuf) -> *mut c_void {
+    fn imsgbuf_get_userdata as "imsgbuf_get_userdata_modern"(imsgbuf: Imsgbuf) -> *mut c_void {
         imsgbuf.userdata
     }
 
     /// Sets the dialect: 0, or -1.
-    fn imsgbuf_set_dialect as "imsgbuf_set_dialect"(imsgbuf: Imsgbuf, dialect: c_int) -> c_int {
+    fn imsgbuf_set_dialect as "imsgbuf_set_dialect_modern"(imsgbuf: Imsgbuf, dialect: c_int) -> c_int {
         let dialect = match dialect {
             0 => MODERN,
             1 => CLASSIC,
@@ -597,29 +597,29 @@ functions! {
     }
 
     /// Writes once: 0, or -1.
-    fn imsgbuf_write as "imsgbuf_write"(imsgbuf: Imsgbuf) -> c_int {
+    fn imsgbuf_write as "imsgbuf_write_modern"(imsgbuf: Imsgbuf) -> c_int {
         write_status(imsgbuf.write())
     }
 
     /// Writes until the queue is empty: 0, or -1.
-    fn imsgbuf_flush as "imsgbuf_flush"(imsgbuf: Imsgbuf) -> c_int {
+    fn imsgbuf_flush as "imsgbuf_flush_modern"(imsgbuf: Imsgbuf) -> c_int {
         status(imsgbuf.flush())
     }
 
     /// Frees all that the buffer has.
-    fn imsgbuf_clear as "imsgbuf_clear"(imsgbuf: Imsgbuf) {
+    fn imsgbuf_clear as "imsgbuf_clear_modern"(imsgbuf: Imsgbuf) {
         // SAFETY: it is null, or what `imsgbuf_init` put there, and not used any more.
         unsafe { msgbuf_free(imsgbuf.w) };
         imsgbuf.w = ptr::null_mut();
     }
 
     /// How many buffers are queued.
-    fn imsgbuf_queuelen as "imsgbuf_queuelen"(imsgbuf: Imsgbuf) -> u32 {
+    fn imsgbuf_queuelen as "imsgbuf_queuelen_modern"(imsgbuf: Imsgbuf) -> u32 {
         imsgbuf.msgbuf().map_or(0, |msgbuf| msgbuf.queue.len())
     }
 
     /// Takes a message: 1, 0 when there is none, or -1.
-    fn imsgbuf_get as "imsgbuf_get"(imsgbuf: Imsgbuf, imsg: *mut Imsg) -> c_int {
+    fn imsgbuf_get as "imsgbuf_get_modern"(imsgbuf: Imsgbuf, imsg: *mut Imsg) -> c_int {
         // SAFETY: there is room for a message.
         unsafe { hand_out(imsgbuf.msgbuf().and_then(Msgbuf::get), imsg) }
     }
@@ -635,13 +635,13 @@ functions! {
     }
 
     /// Takes a message out of a queue: 1, 0 when it is empty, or -1.
-    fn imsg_ibufq_pop as "imsg_ibufq_pop"(queue: Queue, imsg: *mut Imsg) -> c_int {
+    fn imsg_ibufq_pop as "imsg_ibufq_pop_modern"(queue: Queue, imsg: *mut Imsg) -> c_int {
         // SAFETY: there is room for a message.
         unsafe { hand_out(Ok(queue.pop()), imsg) }
     }
 
     /// Puts a message into a queue.
-    fn imsg_ibufq_push as "imsg_ibufq_push"(queue: Queue, imsg: *mut Imsg) {
+    fn imsg_ibufq_push as "imsg_ibufq_push_modern"(queue: Queue, imsg: *mut Imsg) {
         // SAFETY: it points to a message, which the program gives up.
         let mut buf = unsafe { OwnedIbuf::from_raw((*imsg).buf) };
         buf.rewind();
@@ -681,13 +681,13 @@ functions! {
     }
 
     /// Reads bytes of a message.
-    fn imsg_get_buf as "imsg_get_buf"(imsg: Imsg, data: *mut c_void, len: usize) -> c_int {
+    fn imsg_get_buf as "imsg_get_buf_modern"(imsg: Imsg, data: *mut c_void, len: usize) -> c_int {
         // SAFETY: the program says that there is room.
         status(imsg.buf().and_then(|buf| unsafe { buf.get(data.cast(), len) }))
     }
 
     /// Reads a string of a message, from a field of `len` bytes.
-    fn imsg_get_strbuf as "imsg_get_strbuf"(
+    fn imsg_get_strbuf as "imsg_get_strbuf_modern"(
         imsg: Imsg, string: *mut c_char, len: usize,
     ) -> c_int {
         // SAFETY: the program says that there is room.
@@ -730,7 +730,7 @@ functions! {
     }
 
     /// Queues all of a queue.
-    fn msgbuf_concat as "msgbuf_concat"(msgbuf: Msgbuf, from: *mut Queue) {
+    fn msgbuf_concat as "msgbuf_concat_modern"(msgbuf: Msgbuf, from: *mut Queue) {
         // SAFETY: it points to a queue.
         msgbuf.queue.concat(unsafe { &mut *from });
     }
@@ -741,7 +741,7 @@ functions! {
     }
 
     /// How many messages were read, are complete, and were not taken.
-    fn msgbuf_readlen as "msgbuf_readlen"(msgbuf: Msgbuf) -> u32 {
+    fn msgbuf_readlen as "msgbuf_readlen_modern"(msgbuf: Msgbuf) -> u32 {
         if let Reader::Imsg(incoming, _) = &mut msgbuf.reader {
             // What cannot be taken now is not counted.
             while let Ok(Some(buf)) = whole(incoming) {
@@ -752,28 +752,28 @@ functions! {
     }
 
     /// Takes what was read and is complete; null when nothing is.
-    fn msgbuf_get as "msgbuf_get"(msgbuf: Msgbuf) -> *mut Ibuf {
+    fn msgbuf_get as "msgbuf_get_modern"(msgbuf: Msgbuf) -> *mut Ibuf {
         msgbuf.get().map(|buf| buf.map_or(ptr::null_mut(), OwnedIbuf::into_raw)).answer(ptr::null_mut())
     }
 
     /// Takes a buffer out of a queue; null when it is empty.
-    fn ibufq_pop as "ibufq_pop"(queue: Queue) -> *mut Ibuf {
+    fn ibufq_pop as "ibufq_pop_modern"(queue: Queue) -> *mut Ibuf {
         queue.pop().map_or(ptr::null_mut(), OwnedIbuf::into_raw)
     }
 
     /// Puts a buffer into a queue.
-    fn ibufq_push as "ibufq_push"(queue: Queue, buf: *mut Ibuf) {
+    fn ibufq_push as "ibufq_push_modern"(queue: Queue, buf: *mut Ibuf) {
         // SAFETY: the program gives it up.
         queue.push(unsafe { OwnedIbuf::from_raw(buf) });
     }
 
     /// How many buffers are in a queue.
-    fn ibufq_queuelen as "ibufq_queuelen"(queue: Queue) -> u32 {
+    fn ibufq_queuelen as "ibufq_queuelen_modern"(queue: Queue) -> u32 {
         queue.len()
     }
 
     /// Moves all of a queue behind what is in another.
-    fn ibufq_concat as "ibufq_concat"(to: Queue, from: *mut Queue) {
+    fn ibufq_concat as "ibufq_concat_modern"(to: Queue, from: *mut Queue) {
         // A queue is behind itself as it is.
         if !ptr::eq(to, from) {
             // SAFETY: it points to another queue.
@@ -782,7 +782,7 @@ functions! {
     }
 
     /// Frees all that is in a queue.
-    fn ibufq_flush as "ibufq_flush"(queue: Queue) {
+    fn ibufq_flush as "ibufq_flush_modern"(queue: Queue) {
         queue.clear();
     }
 }
@@ -885,7 +885,7 @@ pub unsafe extern "C" fn imsg_close(imsgbuf: *mut Imsgbuf, buf: *mut Ibuf) {
 /// # Safety
 ///
 /// As imsgbuf_init(3) has it.
-#[unsafe(export_name = "imsgbuf_read")]
+#[unsafe(export_name = "imsgbuf_read_modern")]
 pub unsafe extern "C" fn imsgbuf_read(imsgbuf: *mut Imsgbuf) -> c_int {
     // SAFETY: it points to one, which no other thread uses.
     read_status(unsafe { Imsgbuf::read(imsgbuf) })
@@ -922,12 +922,12 @@ transfers! {
     }
 
     /// Reads once, without descriptors: 1, 0 at the end, or -1.
-    fn ibuf_read as "ibuf_read"(fd, msgbuf) {
+    fn ibuf_read as "ibuf_read_modern"(fd, msgbuf) {
         read_status(Msgbuf::read(msgbuf, fd, Source::Any))
     }
 
     /// Reads once: 1, 0 at the end, or -1.
-    fn msgbuf_read as "msgbuf_read"(fd, msgbuf) {
+    fn msgbuf_read as "msgbuf_read_modern"(fd, msgbuf) {
         read_status(Msgbuf::read(msgbuf, fd, Source::Socket))
     }
 }

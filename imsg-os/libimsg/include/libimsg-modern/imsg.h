@@ -7,9 +7,9 @@
  *
  * The classic interface is in ../imsg.h.  A program takes one of the two;
  * `pkg-config --cflags libimsg` or `libimsg-modern` says which.  Both are in
- * one library: a function that only this interface has, and one that does the
- * same in both, has the symbol of its name; of the others, that of the modern
- * one ends in _modern.
+ * one library: a function that does the same in both has the symbol of its
+ * name; the symbol of any other one of this interface ends in _modern, so that
+ * programs of the classic one may have such names for themselves.
  */
 
 #ifndef _IMSG_H_
@@ -95,7 +95,8 @@ int		 ibuf_add_n64(struct ibuf *, uint64_t);
 int		 ibuf_add_h16(struct ibuf *, uint64_t);
 int		 ibuf_add_h32(struct ibuf *, uint64_t);
 int		 ibuf_add_h64(struct ibuf *, uint64_t);
-int		 ibuf_add_strbuf(struct ibuf *, const char *, size_t);
+int		 ibuf_add_strbuf(struct ibuf *, const char *, size_t)
+		    IMSG_SYM(ibuf_add_strbuf);
 void		*ibuf_reserve(struct ibuf *, size_t);
 void		*ibuf_seek(struct ibuf *, size_t, size_t);
 int		 ibuf_set(struct ibuf *, size_t, const void *, size_t);
@@ -106,7 +107,8 @@ int		 ibuf_set_n64(struct ibuf *, size_t, uint64_t);
 int		 ibuf_set_h16(struct ibuf *, size_t, uint64_t);
 int		 ibuf_set_h32(struct ibuf *, size_t, uint64_t);
 int		 ibuf_set_h64(struct ibuf *, size_t, uint64_t);
-int		 ibuf_set_maxsize(struct ibuf *, size_t);
+int		 ibuf_set_maxsize(struct ibuf *, size_t)
+		    IMSG_SYM(ibuf_set_maxsize);
 void		*ibuf_data(const struct ibuf *);
 size_t		 ibuf_size(const struct ibuf *);
 size_t		 ibuf_left(const struct ibuf *);
@@ -128,58 +130,74 @@ int		 ibuf_get_n64(struct ibuf *, uint64_t *);
 int		 ibuf_get_h16(struct ibuf *, uint16_t *);
 int		 ibuf_get_h32(struct ibuf *, uint32_t *);
 int		 ibuf_get_h64(struct ibuf *, uint64_t *);
-char		*ibuf_get_string(struct ibuf *, size_t);
-int		 ibuf_get_strbuf(struct ibuf *, char *, size_t);
+char		*ibuf_get_string(struct ibuf *, size_t)
+		    IMSG_SYM(ibuf_get_string);
+int		 ibuf_get_strbuf(struct ibuf *, char *, size_t)
+		    IMSG_SYM(ibuf_get_strbuf);
 int		 ibuf_skip(struct ibuf *, size_t);
 void		 ibuf_free(struct ibuf *);
 int		 ibuf_fd_avail(struct ibuf *);
 int		 ibuf_fd_get(struct ibuf *);
 void		 ibuf_fd_set(struct ibuf *, int);
-struct msgbuf	*msgbuf_new(void);
+struct msgbuf	*msgbuf_new(void) IMSG_SYM(msgbuf_new);
 struct msgbuf	*msgbuf_new_reader(size_t,
-		    struct ibuf *(*)(struct ibuf *, void *, int *), void *);
-void		 msgbuf_free(struct msgbuf *);
+		    struct ibuf *(*)(struct ibuf *, void *, int *), void *)
+		    IMSG_SYM(msgbuf_new_reader);
+void		 msgbuf_free(struct msgbuf *) IMSG_SYM(msgbuf_free);
 void		 msgbuf_clear(struct msgbuf *) IMSG_SYM(msgbuf_clear);
-void		 msgbuf_concat(struct msgbuf *, struct ibufqueue *);
+void		 msgbuf_concat(struct msgbuf *, struct ibufqueue *)
+		    IMSG_SYM(msgbuf_concat);
 uint32_t	 msgbuf_queuelen(struct msgbuf *) IMSG_SYM(msgbuf_queuelen);
 int		 ibuf_write(int, struct msgbuf *) IMSG_SYM(ibuf_write);
 int		 msgbuf_write(int, struct msgbuf *) IMSG_SYM(msgbuf_write);
-int		 ibuf_read(int, struct msgbuf *);
-int		 msgbuf_read(int, struct msgbuf *);
-uint32_t	 msgbuf_readlen(struct msgbuf *);
-struct ibuf	*msgbuf_get(struct msgbuf *);
+int		 ibuf_read(int, struct msgbuf *) IMSG_SYM(ibuf_read);
+int		 msgbuf_read(int, struct msgbuf *) IMSG_SYM(msgbuf_read);
+uint32_t	 msgbuf_readlen(struct msgbuf *) IMSG_SYM(msgbuf_readlen);
+struct ibuf	*msgbuf_get(struct msgbuf *) IMSG_SYM(msgbuf_get);
 
-struct ibufqueue *ibufq_new(void);
-void		 ibufq_free(struct ibufqueue *);
-struct ibuf	*ibufq_pop(struct ibufqueue *);
-void		 ibufq_push(struct ibufqueue *, struct ibuf *);
-uint32_t	 ibufq_queuelen(struct ibufqueue *);
-void		 ibufq_concat(struct ibufqueue *, struct ibufqueue *);
-void		 ibufq_flush(struct ibufqueue *);
+struct ibufqueue *ibufq_new(void) IMSG_SYM(ibufq_new);
+void		 ibufq_free(struct ibufqueue *) IMSG_SYM(ibufq_free);
+struct ibuf	*ibufq_pop(struct ibufqueue *) IMSG_SYM(ibufq_pop);
+void		 ibufq_push(struct ibufqueue *, struct ibuf *)
+		    IMSG_SYM(ibufq_push);
+uint32_t	 ibufq_queuelen(struct ibufqueue *) IMSG_SYM(ibufq_queuelen);
+void		 ibufq_concat(struct ibufqueue *, struct ibufqueue *)
+		    IMSG_SYM(ibufq_concat);
+void		 ibufq_flush(struct ibufqueue *) IMSG_SYM(ibufq_flush);
 
 /* imsgbuf_init(3): messages */
-int		 imsgbuf_init(struct imsgbuf *, int);
-void		 imsgbuf_allow_fdpass(struct imsgbuf *);
+int		 imsgbuf_init(struct imsgbuf *, int) IMSG_SYM(imsgbuf_init);
+void		 imsgbuf_allow_fdpass(struct imsgbuf *)
+		    IMSG_SYM(imsgbuf_allow_fdpass);
 void		 imsgbuf_set_close_callback(struct imsgbuf *,
-		    void (*)(struct imsgbuf *, void *));
-int		 imsgbuf_set_maxsize(struct imsgbuf *, uint32_t);
-void		*imsgbuf_set_userdata(struct imsgbuf *, void *);
-void		*imsgbuf_get_userdata(struct imsgbuf *);
-int		 imsgbuf_read(struct imsgbuf *);
-int		 imsgbuf_write(struct imsgbuf *);
-int		 imsgbuf_flush(struct imsgbuf *);
-void		 imsgbuf_clear(struct imsgbuf *);
-uint32_t	 imsgbuf_queuelen(struct imsgbuf *);
-int		 imsgbuf_get(struct imsgbuf *, struct imsg *);
+		    void (*)(struct imsgbuf *, void *))
+		    IMSG_SYM(imsgbuf_set_close_callback);
+int		 imsgbuf_set_maxsize(struct imsgbuf *, uint32_t)
+		    IMSG_SYM(imsgbuf_set_maxsize);
+void		*imsgbuf_set_userdata(struct imsgbuf *, void *)
+		    IMSG_SYM(imsgbuf_set_userdata);
+void		*imsgbuf_get_userdata(struct imsgbuf *)
+		    IMSG_SYM(imsgbuf_get_userdata);
+int		 imsgbuf_read(struct imsgbuf *) IMSG_SYM(imsgbuf_read);
+int		 imsgbuf_write(struct imsgbuf *) IMSG_SYM(imsgbuf_write);
+int		 imsgbuf_flush(struct imsgbuf *) IMSG_SYM(imsgbuf_flush);
+void		 imsgbuf_clear(struct imsgbuf *) IMSG_SYM(imsgbuf_clear);
+uint32_t	 imsgbuf_queuelen(struct imsgbuf *) IMSG_SYM(imsgbuf_queuelen);
+int		 imsgbuf_get(struct imsgbuf *, struct imsg *)
+		    IMSG_SYM(imsgbuf_get);
 ssize_t		 imsg_get(struct imsgbuf *, struct imsg *) IMSG_SYM(imsg_get);
-int		 imsg_ibufq_pop(struct ibufqueue *, struct imsg *);
-void		 imsg_ibufq_push(struct ibufqueue *, struct imsg *);
+int		 imsg_ibufq_pop(struct ibufqueue *, struct imsg *)
+		    IMSG_SYM(imsg_ibufq_pop);
+void		 imsg_ibufq_push(struct ibufqueue *, struct imsg *)
+		    IMSG_SYM(imsg_ibufq_push);
 int		 imsg_get_ibuf(struct imsg *, struct ibuf *)
 		    IMSG_SYM(imsg_get_ibuf);
 int		 imsg_get_data(struct imsg *, void *, size_t)
 		    IMSG_SYM(imsg_get_data);
-int		 imsg_get_buf(struct imsg *, void *, size_t);
-int		 imsg_get_strbuf(struct imsg *, char *, size_t);
+int		 imsg_get_buf(struct imsg *, void *, size_t)
+		    IMSG_SYM(imsg_get_buf);
+int		 imsg_get_strbuf(struct imsg *, char *, size_t)
+		    IMSG_SYM(imsg_get_strbuf);
 int		 imsg_get_fd(struct imsg *) IMSG_SYM(imsg_get_fd);
 uint32_t	 imsg_get_id(struct imsg *);
 size_t		 imsg_get_len(struct imsg *) IMSG_SYM(imsg_get_len);
@@ -197,11 +215,13 @@ struct ibuf	*imsg_create(struct imsgbuf *, uint32_t, uint32_t, pid_t, size_t)
 		    IMSG_SYM(imsg_create);
 int		 imsg_add(struct ibuf *, const void *, size_t)
 		    IMSG_SYM(imsg_add);
-int		 imsg_add_strbuf(struct ibuf *, const char *, size_t);
+int		 imsg_add_strbuf(struct ibuf *, const char *, size_t)
+		    IMSG_SYM(imsg_add_strbuf);
 void		 imsg_close(struct imsgbuf *, struct ibuf *)
 		    IMSG_SYM(imsg_close);
 void		 imsg_free(struct imsg *) IMSG_SYM(imsg_free);
-int		 imsg_set_maxsize(struct ibuf *, size_t);
+int		 imsg_set_maxsize(struct ibuf *, size_t)
+		    IMSG_SYM(imsg_set_maxsize);
 
 /* Beyond the C library */
 
@@ -212,7 +232,8 @@ int		 imsg_set_maxsize(struct ibuf *, size_t);
  */
 #define IMSG_DIALECT_MODERN	0
 #define IMSG_DIALECT_CLASSIC	1
-int		 imsgbuf_set_dialect(struct imsgbuf *, int);
+int		 imsgbuf_set_dialect(struct imsgbuf *, int)
+		    IMSG_SYM(imsgbuf_set_dialect);
 
 /* Which fault ended the stream, as a sentence; NULL when none did. */
 const char	*imsgbuf_error(struct imsgbuf *) IMSG_SYM(imsgbuf_error);
