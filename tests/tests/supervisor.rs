@@ -191,6 +191,19 @@ fn a_configuration_that_cannot_be_read_changes_nothing() {
 }
 
 #[test]
+fn clients_beyond_the_limit_are_served_when_others_have_left() {
+    let daemon = Daemon::start("name value\n");
+    let mut clients: Vec<Client> = (0..60).map(|_| daemon.client()).collect();
+    for client in &mut clients[..50] {
+        assert_eq!(client.try_ask("name"), Ok(Some("value".to_owned())));
+    }
+    drop(clients.drain(..20));
+    for client in &mut clients {
+        assert_eq!(client.try_ask("name"), Ok(Some("value".to_owned())));
+    }
+}
+
+#[test]
 fn an_engine_that_is_killed_is_started_again_and_clients_notice_no_more_than_a_pause() {
     let mut daemon = Daemon::start("one 1\n");
     let mut client = daemon.client();

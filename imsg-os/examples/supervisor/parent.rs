@@ -21,11 +21,10 @@ use crate::complain::complain;
 use crate::protocol::{FromWorker, NAME, ToWorker, VALUE};
 use crate::wait::{Socket, goes_on, wait};
 
-/// How long a worker may take to end.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(1); // that workers may take to end
 /// A worker that dies more often than that in this time is not started again.
 const DEATHS: (usize, Duration) = (5, Duration::from_secs(60));
-const TURN: Turn = Turn::new(0); // they are not answered
+const TURN: Turn = Turn::silent();
 /// The longest payload for a worker.
 const LARGEST: usize = 1 + NAME + VALUE;
 
@@ -33,6 +32,7 @@ pub(crate) fn run(config: &Path, path: &Path) -> Result<()> {
     let (hangups, stops) = (on_signals(&[SIGHUP])?, on_signals(&[SIGTERM, SIGINT])?);
     let values = read(config)?;
     let listener = UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
     let workers = [Child::start("engine")?, Child::start("frontend")?];
     let mut parent = Parent { workers, values, generation: 1, listener };
     complain("supervisor", format_args!("listening on {}", path.display()));
@@ -42,7 +42,7 @@ pub(crate) fn run(config: &Path, path: &Path) -> Result<()> {
         child.worker.terminate()?;
     }
     for child in parent.workers {
-        child.end()?;
+        child.end(GRACE)?;
     }
     result
 }
@@ -174,7 +174,7 @@ impl Child {
         let dead = mem::replace(self, Self::start(self.role)?);
         self.deaths.extend(dead.deaths.iter().filter(|then| now - **then < DEATHS.1));
         self.deaths.push(now);
-        dead.end()?;
+        dead.end(Duration::from_millis(50))?; // the others wait
         if self.deaths.len() > DEATHS.0 {
             return Err(format!("the {} dies too often", self.role).into());
         }
@@ -182,10 +182,10 @@ impl Child {
     }
 
     /// Waits until it has ended, which the end of its channel tells it to do, and says how it did.
-    fn end(self) -> Result<()> {
+    fn end(self, limit: Duration) -> Result<()> {
         let (role, pid) = (self.role, self.worker.child.id());
         drop(self.channel);
-        let status = self.worker.end(GRACE)?;
+        let status = self.worker.end(limit)?;
         complain("supervisor", format_args!("{role} {pid} has ended: {status}"));
         Ok(())
     }
