@@ -1,5 +1,6 @@
 //! Shared helpers of the cross-crate tests.
 
+pub mod c_library;
 pub mod effort;
 pub mod examples;
 pub mod payload_model;

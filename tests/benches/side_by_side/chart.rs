@@ -29,11 +29,13 @@ const TEXT: RGBColor = RGBColor(0x76, 0x76, 0x76);
 const FONT: &str = "sans-serif";
 
 /// The implementations and their colours, in the order of the table.
-const SERIES: [(&str, RGBColor); 5] = [
+const SERIES: [(&str, RGBColor); 7] = [
     ("floor", TEXT),
     ("classic", RGBColor(0x3b, 0x82, 0xd0)),
     ("modern", RGBColor(0x1f, 0x99, 0x6b)),
     ("ipc-channel", RGBColor(0xd0, 0x7a, 0x1f)),
+    ("C classic", RGBColor(0x7f, 0xb2, 0xe5)),
+    ("C modern", RGBColor(0x6f, 0xc9, 0xa6)),
     ("imsg-compat", RGBColor(0xb0, 0x5f, 0xb8)),
 ];
 

@@ -23,6 +23,7 @@ use std::time::Duration;
 use clap::Parser;
 use imsg_os::{Classic, Modern};
 
+use crate::c::Libraries;
 use crate::machine::Core;
 use crate::report::{Row, Sample};
 use crate::work::Work;
@@ -86,6 +87,7 @@ fn measure_all(options: &Options) -> Vec<Row> {
         |name: &str| options.filter.as_ref().is_none_or(|filter| name.contains(&filter[..]));
     let machine = machine::describe();
     println!("{machine}");
+    let libraries = Libraries::load();
     machine::pin(Core::Sender);
     if wanted("memory") {
         memory::report();
@@ -97,7 +99,7 @@ fn measure_all(options: &Options) -> Vec<Row> {
     let mut all = Vec::new();
     for work in works {
         report::print_title(work);
-        let runs = measure(work, effort);
+        let runs = measure(work, &libraries, effort);
         let floor = runs[0].samples.clone();
         for run in runs {
             if run.sampler.is_none() {
@@ -130,8 +132,8 @@ impl Effort {
 }
 
 /// Measures all implementations of a work, of which the floor is the first.
-fn measure(work: Work, effort: Effort) -> Vec<Run> {
-    let mut runs: Vec<Run> = contenders(work)
+fn measure(work: Work, libraries: &Libraries, effort: Effort) -> Vec<Run> {
+    let mut runs: Vec<Run> = contenders(work, libraries)
         .into_iter()
         .map(|(name, sampler)| Run::new(name, sampler, effort.sample))
         .collect();
@@ -145,7 +147,7 @@ fn measure(work: Work, effort: Effort) -> Vec<Run> {
 }
 
 /// What does this work, and the floor first; no sampler for what is not installed.
-fn contenders(work: Work) -> Vec<(&'static str, Option<Sampler>)> {
+fn contenders(work: Work, libraries: &Libraries) -> Vec<(&'static str, Option<Sampler>)> {
     let mut contenders = vec![
         ("floor", Some(floor::sampler(work))),
         ("classic", ours::sampler(Classic::new(), work)),
@@ -153,9 +155,7 @@ fn contenders(work: Work) -> Vec<(&'static str, Option<Sampler>)> {
         ("ipc-channel", ipc::sampler(work)),
     ];
     contenders.retain(|(_, sampler)| sampler.is_some());
-    if c::can_do(work) {
-        contenders.push(("imsg-compat", c::sampler(work)));
-    }
+    contenders.extend(libraries.contenders(work));
     contenders
 }
 
