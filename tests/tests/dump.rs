@@ -1,4 +1,4 @@
-//! The example `dump`, run as a program: on what C implementations wrote, and on broken streams.
+//! `imsg dump`, run as a program: on what C implementations wrote, and on broken streams.
 
 #![cfg(unix)]
 
@@ -100,7 +100,7 @@ fn a_line_names_the_type_and_hex_shows_the_payload_under_it() {
         (Header { msg_type: 200, id: 8, pid: 1 }, b"\x01\0\0\0ls\0\xff", false),
     ];
     let stream = stream(Any::Modern(Endian::Little), &messages);
-    let names = concat!(env!("CARGO_MANIFEST_DIR"), "/../imsg-os/examples/tmux.names");
+    let names = concat!(env!("CARGO_MANIFEST_DIR"), "/../imsg-os/tools/tmux.names");
     let arguments = ["--byte-order", "little", "--names", names];
 
     let report = run(arguments, &stream);
@@ -143,13 +143,13 @@ fn a_names_file_that_is_none_is_refused_with_the_line() {
         fs::write(&path, text).unwrap();
         let report = run(["--names", path.to_str().unwrap()], b"");
         assert_eq!((report.code(), report.text()), (Some(1), ""), "{}", report.stderr);
-        let due = format!("dump: {}: ", path.display());
+        let due = format!("imsg dump: {}: ", path.display());
         assert!(report.stderr.starts_with(&due), "{}", report.stderr);
         assert!(report.stderr.contains(reason), "{}", report.stderr);
     }
     let report = run(["--names", "/nowhere"], b"");
     assert_eq!(report.code(), Some(1));
-    assert!(report.stderr.starts_with("dump: /nowhere: No such file"), "{}", report.stderr);
+    assert!(report.stderr.starts_with("imsg dump: /nowhere: No such file"), "{}", report.stderr);
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn a_stream_that_is_cut_anywhere_is_decoded_up_to_there() {
                 } else {
                     let have = cut - start;
                     let complaint = format!(
-                        "dump: standard input: the stream ends inside the message at offset \
+                        "imsg dump: standard input: the stream ends inside the message at offset \
                          {start}, after {have} of {need} bytes\n"
                     );
                     (1, complaint)
@@ -280,7 +280,7 @@ fn auto_refuses_a_stream_whose_headers_contradict_each_other() {
             let stream = parts.map(Vec::as_slice).concat();
             let report = run(["--byte-order", order_name], &stream);
             let complaint = format!(
-                "dump: standard input: at offset {offset}, a {told} header in a stream that is \
+                "imsg dump: standard input: at offset {offset}, a {told} header in a stream that is \
                  {other} by the header at offset {at}\n"
             );
             assert_eq!((report.code(), report.stderr.as_str()), (Some(1), complaint.as_str()));
@@ -340,7 +340,7 @@ fn a_stream_is_read_from_a_file_or_from_standard_input() {
         (place.path().to_str().unwrap(), "Is a directory"),
     ] {
         let report = run([path], b"");
-        let due = format!("dump: {path}: {reason}");
+        let due = format!("imsg dump: {path}: {reason}");
         assert_eq!((report.code(), report.text()), (Some(1), ""));
         assert!(report.stderr.starts_with(&due), "{}", report.stderr);
     }
@@ -397,7 +397,7 @@ fn an_output_that_takes_nothing_is_an_error() {
     let vector = &vectors::all()[0];
     let report = process::run(command(["--byte-order", "little"]).stdout(full()), vector.bytes);
     assert_eq!(report.code(), Some(1));
-    assert_eq!(report.stderr, "dump: cannot print: No space left on device (os error 28)\n");
+    assert_eq!(report.stderr, "imsg dump: cannot print: No space left on device (os error 28)\n");
 }
 
 #[test]
@@ -501,9 +501,9 @@ fn run<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>, input: &[u8]) ->
 
 fn command<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
     static PROGRAM: LazyLock<PathBuf> =
-        LazyLock::new(|| examples::build(env!("CARGO_TARGET_TMPDIR"), "imsg-os", "dump", ""));
+        LazyLock::new(|| examples::imsg(env!("CARGO_TARGET_TMPDIR")));
     let mut command = Command::new(&*PROGRAM);
-    command.args(arguments);
+    command.arg("dump").args(arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -1,4 +1,4 @@
-//! The example `relay`, run as a program: between clients and servers of the tmux that is
+//! `imsg relay`, run as a program: between clients and servers of the tmux that is
 //! installed, and between peers that the tests play, honest and hostile ones.
 
 #![cfg(target_os = "linux")]
@@ -52,7 +52,7 @@ const MODERN: Any = Any::Modern(Endian::NATIVE);
 #[test]
 fn a_client_that_is_attached_through_a_relay_types_and_sees_the_output() {
     let Some(server) = Tmux::start("cat") else { return };
-    let names = concat!(env!("CARGO_MANIFEST_DIR"), "/../imsg-os/examples/tmux.names");
+    let names = concat!(env!("CARGO_MANIFEST_DIR"), "/../imsg-os/tools/tmux.names");
     let tap = Program::start(&server.socket, &["--connect-dialect", "tmux", "--names", names]);
     attach_and_type(&server, &tap);
 
@@ -127,7 +127,10 @@ fn a_server_that_is_killed_ends_its_clients_and_can_be_started_again() {
     let mut complaints = tap.finish();
     complaints.retain(|line| !line.ends_with(UNREAD));
     assert_eq!(complaints.len(), 1, "{complaints:?}");
-    assert!(complaints[0].starts_with("relay: connection 2 cannot be made: "), "{complaints:?}");
+    assert!(
+        complaints[0].starts_with("imsg relay: connection 2 cannot be made: "),
+        "{complaints:?}"
+    );
 }
 
 // What passes.
@@ -208,7 +211,7 @@ fn a_modern_message_may_be_as_long_as_is_said() {
         client.expect_end();
         let complaints = relay.finish();
         assert_eq!(complaints.len(), 1, "{complaints:?}");
-        assert!(complaints[0].starts_with("relay: connection 1: from the server: "));
+        assert!(complaints[0].starts_with("imsg relay: connection 1: from the server: "));
     }
 }
 
@@ -234,7 +237,7 @@ fn a_message_that_is_too_long_for_a_classic_program_ends_its_connection_only() {
         assert_eq!(
             relay.finish(),
             [format!(
-                "relay: connection 1: from the {side}: a message of type 7 cannot be passed on: it \
+                "imsg relay: connection 1: from the {side}: a message of type 7 cannot be passed on: it \
                  has 16385 bytes, and the other side takes 16384 at most"
             )]
         );
@@ -542,7 +545,7 @@ fn more_clients_than_are_allowed_are_hung_up_on_with_a_line() {
     drop((client, server));
     assert_eq!(
         relay.finish(),
-        ["relay: connection 3 cannot be made: there are as many clients as are allowed"]
+        ["imsg relay: connection 3 cannot be made: there are as many clients as are allowed"]
     );
 }
 
@@ -719,7 +722,7 @@ fn a_socket_that_is_live_or_something_else_is_refused_and_stays() {
         let output = command(path, &relay.program.connect, &arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
         let complaint = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(complaint, format!("relay: {}: {due}\n", path.display()));
+        assert_eq!(complaint, format!("imsg relay: {}: {due}\n", path.display()));
     }
     assert_eq!(fs::read(&link).unwrap(), b"text");
     // The check was a client that left again.
@@ -808,7 +811,7 @@ fn output_that_is_not_read_delays_the_end_for_a_while_only() {
     server.expect(Header::new(1), b"", None);
     assert_eq!(
         relay.finish(),
-        ["relay: it takes too long to pass on what was received: it is cut off"]
+        ["imsg relay: it takes too long to pass on what was received: it is cut off"]
     );
 }
 
@@ -840,7 +843,7 @@ fn a_relay_that_has_nothing_to_do_sleeps() {
 
 #[test]
 fn a_message_is_shown_as_it_was_received() {
-    let names = concat!(env!("CARGO_MANIFEST_DIR"), "/../imsg-os/examples/tmux.names");
+    let names = concat!(env!("CARGO_MANIFEST_DIR"), "/../imsg-os/tools/tmux.names");
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("a \"file\"\x1b[31m é\u{202e}\u{e0001}");
     fs::write(&path, b"").unwrap();
@@ -904,7 +907,7 @@ fn connections_go_on_when_nobody_reads_the_messages() {
     drop((client, server));
     assert_eq!(
         relay.finish(),
-        ["relay: messages are not printed any more: Broken pipe (os error 32)"]
+        ["imsg relay: messages are not printed any more: Broken pipe (os error 32)"]
     );
 }
 
@@ -1286,12 +1289,11 @@ fn accept(server: &UnixListener, dialect: Any) -> Peer {
     Peer::new(server.accept().unwrap().0, dialect)
 }
 
-static PROGRAM: LazyLock<PathBuf> =
-    LazyLock::new(|| examples::build(env!("CARGO_TARGET_TMPDIR"), "imsg-os", "relay", ""));
+static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| examples::imsg(env!("CARGO_TARGET_TMPDIR")));
 
 fn command(listen: &Path, connect: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(&*PROGRAM);
-    command.arg("--listen").arg(listen).arg("--connect").arg(connect).args(arguments);
+    command.arg("relay").arg("--listen").arg(listen).arg("--connect").arg(connect).args(arguments);
     if !arguments.contains(&"--patience") {
         // Longer than any test is to take.
         command.args(["--patience", "600"]);
@@ -1344,7 +1346,7 @@ impl Program {
             .stderr(file("complaints"));
         let running = Running::start(&mut command);
         let program = Self { running, listen, connect: connect.to_owned(), directory };
-        let due = format!("relay: listening on {}", program.listen.display());
+        let due = format!("imsg relay: listening on {}", program.listen.display());
         until("it listens", || program.lines("complaints").contains(&due));
         program
     }

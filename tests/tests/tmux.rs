@@ -1,4 +1,4 @@
-//! The example `tmux`, run as a program: against the tmux that is installed, and against servers
+//! `imsg tmux`, run as a program: against the tmux that is installed, and against servers
 //! that do what none should.
 
 #![cfg(target_os = "linux")]
@@ -152,7 +152,7 @@ fn the_dialect_that_is_found_is_that_of_the_version() {
     let (dialect, other) =
         if server.is_classic() { ("classic", "modern") } else { ("modern", "classic") };
     let found =
-        format!("tmux: {}: {dialect} dialect, as a probe found\n", server.0.socket.display());
+        format!("imsg tmux: {}: {dialect} dialect, as a probe found\n", server.0.socket.display());
     let report = server.run(["-v", "display-message", "-p", "hello"]);
     assert_eq!((report.code(), report.text()), (Some(0), "hello\n"));
     assert_eq!(report.stderr, found);
@@ -251,7 +251,7 @@ fn a_server_that_is_killed_half_way_is_an_error_and_no_hang() {
     // Standard input is still open.
     let report = client.finish();
     assert_eq!((report.code(), report.text()), (Some(1), ""));
-    assert_eq!(report.stderr, "tmux: the server exited unexpectedly\n");
+    assert_eq!(report.stderr, "imsg tmux: the server exited unexpectedly\n");
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn nobody_at_the_output_is_an_error_and_no_panic() {
     let mut command = server.command(["list-keys"]);
     command.stdout(write);
     let report = process::run(&mut command, b"");
-    assert_eq!(report.stderr, "tmux: cannot print: Broken pipe (os error 32)\n");
+    assert_eq!(report.stderr, "imsg tmux: cannot print: Broken pipe (os error 32)\n");
     assert_eq!(report.code(), Some(1));
     assert_eq!(server.run(["list-sessions"]).code(), Some(0));
 }
@@ -287,7 +287,7 @@ fn no_server_is_an_error_that_names_the_socket() {
         let report =
             process::run(&mut program([OsStr::new("-S"), path.as_os_str(), "ls".as_ref()]), b"");
         assert_eq!((report.code(), report.text()), (Some(1), ""));
-        let due = format!("tmux: {due}{}: ", path.display());
+        let due = format!("imsg tmux: {due}{}: ", path.display());
         assert!(report.stderr.starts_with(&due), "{}", report.stderr);
     }
 }
@@ -411,7 +411,7 @@ fn another_version_of_the_protocol_is_an_error_that_names_both() {
             assert_eq!(report.code(), Some(1));
             assert_eq!(
                 report.stderr,
-                "tmux: the server speaks version 9 of the protocol, and this client version 8\n"
+                "imsg tmux: the server speaks version 9 of the protocol, and this client version 8\n"
             );
         }
     }
@@ -756,9 +756,14 @@ impl Server {
 /// The program under test.
 fn program<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
     static PROGRAM: LazyLock<PathBuf> =
-        LazyLock::new(|| examples::build(env!("CARGO_TARGET_TMPDIR"), "imsg-os", "tmux", ""));
+        LazyLock::new(|| examples::imsg(env!("CARGO_TARGET_TMPDIR")));
     let mut command = Command::new(&*PROGRAM);
-    command.args(arguments).env_remove("TMUX").env_remove("TMUX_TMPDIR").env("LC_ALL", "C");
+    command
+        .arg("tmux")
+        .args(arguments)
+        .env_remove("TMUX")
+        .env_remove("TMUX_TMPDIR")
+        .env("LC_ALL", "C");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -1,23 +1,6 @@
-//! Decodes a captured stream of messages, of any length, in constant memory.
-//!
-//! ```text
-//! cargo run --release -p imsg-os --example dump -- --names imsg-os/examples/tmux.names CAPTURE
-//! ```
-//!
-//! - `stream` finds the messages, and tells the dialects apart,
-//! - `print` writes them down, as text or as JSON,
-//! - `names` reads the names of the message types from a file.
+//! Decodes a captured stream of messages, of any length, in constant memory: `stream` finds the
+//! messages, and tells the dialects apart.
 
-#![forbid(unsafe_code)]
-
-#[path = "../shared/complain.rs"]
-mod complain;
-#[path = "../shared/dialect.rs"]
-mod dialect;
-#[path = "../shared/names.rs"]
-mod names;
-#[path = "../shared/print.rs"]
-mod print;
 mod stream;
 
 use std::fs::File;
@@ -26,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, ValueEnum};
+use clap::{CommandFactory, ValueEnum};
 use imsg_os::{Any, DEFAULT_MAX_LEN, Endian};
 
+use self::stream::{Framing, Stream};
 use crate::complain::complain;
 use crate::print::{Entry, Format, Printing, print};
-use crate::stream::{Framing, Stream};
+use crate::{Program, dialect};
 
 /// Decodes a captured stream of imsg messages, of any length, in constant memory.
 ///
@@ -45,9 +29,9 @@ use crate::stream::{Framing, Stream};
 /// Exit status: 0 if the whole stream was decoded or nobody reads the output any more, 1 if the
 /// stream is broken, which is said with the offset and the reason after all messages before that,
 /// 2 if the arguments make no sense.
-#[derive(Parser)]
-#[command(name = "dump", verbatim_doc_comment)]
-struct Arguments {
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Arguments {
     /// The dialect of the stream
     #[arg(long, value_enum, default_value_t = Dialect::Auto)]
     dialect: Dialect,
@@ -84,10 +68,9 @@ enum ByteOrder {
     Big,
 }
 
-fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let framing = framing(&arguments);
-    let failure = match run(&arguments, framing) {
+pub(crate) fn main(arguments: &Arguments) -> ExitCode {
+    let framing = framing(arguments);
+    let failure = match run(arguments, framing) {
         Ok(()) => return ExitCode::SUCCESS,
         // Whoever read it has seen enough.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -115,7 +98,7 @@ fn framing(arguments: &Arguments) -> Framing {
             Ok(max_len) => Framing::Detect { order, max_len },
             Err(_) => {
                 let reason = "a maximum above 65535 needs an explicit --dialect";
-                Arguments::command().error(ErrorKind::ValueValidation, reason).exit()
+                Program::command().error(ErrorKind::ValueValidation, reason).exit()
             }
         },
     }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use imsg_os::typed::BadMessage;
 use imsg_os::{Reason, RecvError, Refused, WriteError, is_peer_gone};
 
-use crate::protocol::VERSION;
+use super::protocol::VERSION;
 
 #[derive(Debug)]
 pub(crate) enum Error {

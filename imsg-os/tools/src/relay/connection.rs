@@ -34,8 +34,8 @@ use mio::net::UnixStream;
 use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, shutdown};
 
-use crate::side::Side;
-use crate::tap::{Tap, frame};
+use super::side::Side;
+use super::tap::{Tap, frame};
 
 /// How connections are to be read and written.
 pub(crate) struct Plan {

@@ -14,9 +14,9 @@ use imsg_os::{Any, Channel, Message, ReadOutcome, RecvError, Sender, is_peer_gon
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::error::Error;
-use crate::greeting::greet;
-use crate::protocol::{FromClient, FromServer, header};
+use super::error::Error;
+use super::greeting::greet;
+use super::protocol::{FromClient, FromServer, header};
 
 /// How many bytes may be queued when a message of the server is looked at, which may need an
 /// answer. Less than half of the queue, so that it is never refused.

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use imsg_os::imsg_wire::Frame;
 use imsg_os::{Descriptor, HEADER_LEN, Message};
 
+use super::complain;
 use crate::print::{Entry, Format, print};
 
 /// Prints messages to standard output, and complaints to standard error.
@@ -55,7 +56,7 @@ impl Tap {
 
     pub(crate) fn complain(&mut self, text: Arguments<'_>) {
         self.flush();
-        crate::complain(text);
+        complain(text);
     }
 
     pub(crate) fn flush(&mut self) {
@@ -68,7 +69,7 @@ impl Tap {
         if let Err(error) = result
             && self.format.take().is_some()
         {
-            crate::complain(format_args!("messages are not printed any more: {error}"));
+            complain(format_args!("messages are not printed any more: {error}"));
         }
     }
 }

@@ -12,8 +12,8 @@ use std::process;
 use imsg_os::typed::Protocol;
 use imsg_os::{Any, Reason, Sender};
 
-use crate::error::Error;
-use crate::protocol::FromClient;
+use super::error::Error;
+use super::protocol::FromClient;
 
 /// Introduces this process to the server, and asks it to run a command.
 ///

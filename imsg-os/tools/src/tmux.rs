@@ -1,25 +1,12 @@
 //! A small client of tmux: runs one command on a server and prints what that answers.
 //!
-//! ```text
-//! cargo run --release -p imsg-os --example tmux -- -v list-sessions
-//! ```
-//!
 //! - `protocol` is what client and server say to each other,
-//! - `probe` finds out the dialect,
 //! - `greeting` is what a client says first,
 //! - `client` carries out what the server asks for, until the command has ended.
 
-#![forbid(unsafe_code)]
-
 mod client;
-#[path = "../shared/complain.rs"]
-mod complain;
-#[path = "../shared/dialect.rs"]
-mod dialect;
 mod error;
 mod greeting;
-#[path = "../shared/probe.rs"]
-mod probe;
 mod protocol;
 
 use std::env;
@@ -30,13 +17,14 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use clap::ValueEnum;
 use imsg_os::{Any, Channel, Endian};
 use nix::unistd;
 
-use crate::client::Client;
+use self::client::Client;
+use self::error::Error;
 use crate::complain::complain;
-use crate::error::Error;
+use crate::dialect;
 use crate::probe::{Answer, probe};
 
 /// Runs one command on a tmux server that is there, and prints what it answers.
@@ -49,9 +37,9 @@ use crate::probe::{Answer, probe};
 /// is classic, 3.6 and later modern.
 ///
 /// Exit status: that of the command as the server says, 1 if there is no server or it fails.
-#[derive(Parser)]
-#[command(name = "tmux", verbatim_doc_comment)]
-struct Arguments {
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Arguments {
     /// Say which dialect the server speaks
     #[arg(short)]
     verbose: bool,
@@ -85,8 +73,8 @@ impl From<Dialect> for Any {
     }
 }
 
-fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+pub(crate) fn main(arguments: &Arguments) -> ExitCode {
+    match run(arguments) {
         // The system keeps 8 bits of it, too.
         Ok(status) => ExitCode::from((status & 0xff) as u8),
         Err(error) => {

@@ -17,9 +17,9 @@ use mio::net::UnixStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use crate::connection::{Connection, Plan, Turn};
-use crate::listener::{Arrival, Listener};
-use crate::tap::Tap;
+use super::connection::{Connection, Plan, Turn};
+use super::listener::{Arrival, Listener};
+use super::tap::Tap;
 
 /// After what time to try again what no event tells the time for.
 const RETRY: Duration = Duration::from_millis(100);

@@ -1,31 +1,14 @@
 //! Stands between programs that already run, shows what they say, and translates.
 //!
-//! ```text
-//! cargo run --release -p imsg-os --example relay -- --listen /tmp/tap --connect SOCKET \
-//!     --connect-dialect modern
-//! ```
-//!
-//! - `relay` is the event loop,
-//! - `listener` makes the socket for clients, and takes them,
+//! - `event_loop` serves the clients,
+//! - `listener` makes the socket for them, and takes them,
 //! - `connection` passes messages on, from a client to the server and back,
 //! - `side` is what one of them speaks, given or found out,
 //! - `tap` prints the messages, as `dump` does.
 
-#![forbid(unsafe_code)]
-
-#[path = "../shared/complain.rs"]
-mod complain;
 mod connection;
-#[path = "../shared/dialect.rs"]
-mod dialect;
+mod event_loop;
 mod listener;
-#[path = "../shared/names.rs"]
-mod names;
-#[path = "../shared/print.rs"]
-mod print;
-#[path = "../shared/probe.rs"]
-mod probe;
-mod relay;
 mod side;
 mod tap;
 
@@ -36,23 +19,25 @@ use std::process::{self, ExitCode};
 use std::thread;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::ValueEnum;
 use imsg_os::{Any, Pairing};
 use mio::Waker;
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::connection::Plan;
-use crate::listener::{Listener, SocketFile};
+use self::connection::Plan;
+use self::event_loop::Relay;
+use self::listener::{Listener, SocketFile};
+use self::side::{CLASSIC, MODERN};
+use self::tap::Tap;
+use crate::dialect;
 use crate::print::Printing;
 use crate::probe::{Answer, probe};
-use crate::relay::Relay;
-use crate::side::{CLASSIC, MODERN};
-use crate::tap::Tap;
 
-/// Carries imsg messages, and the descriptors with them, between clients and a server that already
-/// run, shows them, and translates from one dialect to the other.
+/// Stands between clients and a server that already run, shows what they say, and translates.
 ///
-/// For each client that connects, a connection to the server is made. Each message is printed when
+/// For each client that connects, a connection to the server is made, and messages, with the
+/// descriptors that come with them, are carried from one to the other, and from the dialect of one
+/// to that of the other. Each message is printed when
 /// it is passed on: the time (in seconds since 1970), the number of the connection, the direction,
 /// the dialect of the sender, type, id and pid, the bytes of the payload, and "fd" and what the
 /// descriptor is. What is printed is what was received.
@@ -73,9 +58,9 @@ use crate::tap::Tap;
 ///
 /// With --json, an object has time, connection, direction, dialect, type, id, pid, len (header
 /// included), fd, target (what the descriptor is) and payload (in hexadecimal).
-#[derive(Parser)]
-#[command(name = "relay", verbatim_doc_comment)]
-struct Arguments {
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Arguments {
     /// Where to make the socket for clients, which only its owner may use. One that nobody listens
     /// on any more is replaced; anything else that is there is refused
     #[arg(long, value_name = "PATH")]
@@ -151,8 +136,8 @@ enum Rule {
     Ordered,
 }
 
-fn main() -> ExitCode {
-    match run(Arguments::parse()) {
+pub(crate) fn main(arguments: Arguments) -> ExitCode {
+    match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(format_args!("{error}"));
@@ -236,5 +221,5 @@ fn named(path: &Path, error: impl std::fmt::Display) -> String {
 }
 
 fn complain(text: std::fmt::Arguments<'_>) {
-    complain::complain("relay", text);
+    crate::complain::complain("relay", text);
 }

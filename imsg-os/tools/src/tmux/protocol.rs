@@ -10,7 +10,7 @@ use imsg_os::imsg_wire::Writer;
 use imsg_os::typed::{Encoding, Protocol, Terminated};
 use imsg_os::{Any, Header, Message, ReadError, Reader, Refused, Sender, WriteError, protocol};
 
-use crate::error::Error;
+use super::error::Error;
 
 /// The version that tmux has had since 2.1.
 pub(crate) const VERSION: u32 = 8;
