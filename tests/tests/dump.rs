@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{LazyLock, mpsc};
@@ -14,7 +14,7 @@ use std::thread;
 use imsg_os::imsg_wire::SendBuf;
 use imsg_os::{Any, Endian, HEADER_LEN, Header};
 use imsg_tests::examples;
-use imsg_tests::process::{self, PATIENCE, Report, Running};
+use imsg_tests::process::{self, PATIENCE, Report, Running, until};
 use imsg_tests::vectors::{self, Recorded, Vector};
 #[cfg(target_os = "linux")]
 use nix::sys::resource::Resource;
@@ -398,6 +398,101 @@ fn an_output_that_takes_nothing_is_an_error() {
     let report = process::run(command(["--byte-order", "little"]).stdout(full()), vector.bytes);
     assert_eq!(report.code(), Some(1));
     assert_eq!(report.stderr, "imsg dump: cannot print: No space left on device (os error 28)\n");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_output_that_somebody_made_non_blocking_gets_every_line() {
+    let messages = vec![(Header::new(1), &b""[..], false); 5000];
+    let stream = stream(Any::Modern(Endian::NATIVE), &messages);
+    let (mut read, write) = io::pipe().unwrap();
+    process::make_nonblocking(&write);
+    let mut command = command([""; 0]);
+    let mut program = Running::start(command.stdout(write));
+    drop(command);
+    program.child.stdin.take().unwrap().write_all(&stream).unwrap();
+    // It has filled the pipe, and nobody reads.
+    until("it waits", || program.process().state() == "S");
+    let mut text = String::new();
+    read.read_to_string(&mut text).unwrap();
+    assert!(program.until_it_ends().success());
+    assert_eq!(text.lines().count(), messages.len());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_input_that_somebody_made_non_blocking_is_read_to_its_end() {
+    let stream = stream(Any::Modern(Endian::NATIVE), &[(Header::new(1), &b""[..], false); 3]);
+    let (read, mut write) = io::pipe().unwrap();
+    process::make_nonblocking(&read);
+    let program = Running::start(command([""; 0]).stdin(read));
+    for part in stream.chunks(10) {
+        until("it waits", || program.process().state() == "S");
+        write.write_all(part).unwrap();
+    }
+    drop(write);
+    let report = program.finish();
+    assert_eq!((report.code(), report.stderr.as_str()), (Some(0), ""));
+    assert_eq!(report.text().lines().count(), 3);
+}
+
+#[test]
+fn what_others_named_is_shown_and_not_obeyed() {
+    let place = tempfile::tempdir().unwrap();
+    let names = place.path().join("\u{1b}]0;names\u{7}");
+    fs::write(&names, "7 MSG_\u{202e}SEVEN\n").unwrap();
+    let stream = stream(Any::Modern(Endian::NATIVE), &[(Header::new(7), b"", false)]);
+    let report = run([OsStr::new("--names"), names.as_os_str()], &stream);
+    assert!(report.text().contains("type 7 MSG_\\u{202e}SEVEN  id 0"), "{}", report.text());
+
+    let due = "\\u{1b}]0;names\\u{7}";
+    for arguments in [
+        [names.as_os_str(), OsStr::new("--hex")],
+        ["--names".as_ref(), "\u{1b}]0;names\u{7}".as_ref()],
+    ] {
+        let report = run(arguments, b"");
+        assert_eq!(report.code(), Some(1));
+        assert!(report.stderr.contains(due) && !report.stderr.contains('\u{1b}'), "{report:?}");
+    }
+    let report = run(["--\u{202e}"], b"");
+    assert_eq!(report.code(), Some(2));
+    assert!(report.stderr.contains("'--\\u{202e}'"), "{}", report.stderr);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_limit_for_files_is_an_error_with_the_reason() {
+    let vector = &vectors::all()[0];
+    let mut command = command(["--byte-order", "little"]);
+    process::limit(&mut command, Resource::RLIMIT_FSIZE, 1000);
+    let report = process::run(command.stdout(tempfile::tempfile().unwrap()), vector.bytes);
+    assert_eq!(report.code(), Some(1));
+    assert_eq!(report.stderr, "imsg dump: cannot print: File too large (os error 27)\n");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_message_that_finds_no_memory_is_an_error_with_its_length() {
+    const LEN: usize = 1 << 30;
+    let mut command = command(["--dialect", "modern", "--max-len", "2147483647", "--json"]);
+    process::limit(&mut command, Resource::RLIMIT_AS, 400 << 20);
+    let mut program = Running::start(&mut command);
+    let mut stdin = program.child.stdin.take().unwrap();
+    let before = stream(Any::Modern(Endian::NATIVE), &[(Header::new(1), b"", false)]);
+    let header = header_with_length(Any::Modern(Endian::NATIVE), LEN);
+    let writer = thread::spawn(move || {
+        stdin.write_all(&[before, header].concat())?;
+        let zeros = vec![0; 1 << 20];
+        (0..LEN / zeros.len()).try_for_each(|_| stdin.write_all(&zeros))
+    });
+    let report = program.finish();
+    let error = writer.join().unwrap().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    assert_eq!(report.code(), Some(1));
+    let due = "imsg dump: standard input: at offset 16, no memory is left for a message of \
+               1073741824 bytes\n";
+    assert_eq!(report.stderr, due);
+    assert_eq!(report.text().lines().count(), 1);
 }
 
 #[test]

@@ -370,6 +370,19 @@ fn nobody_at_the_output_is_an_error_and_no_panic() {
 }
 
 #[test]
+fn a_parent_that_ignores_the_ends_of_children_costs_no_answer() {
+    let place = Place::new();
+    let path = place.file("abc", b"abc");
+    for setting in Setting::all() {
+        let mut program = setting.command(&place, [&path]);
+        process::ignore(&mut program, Signal::SIGCHLD);
+        let report = Report::of(program);
+        assert_eq!((report.code(), report.rows.len()), (Some(0), 1), "{setting:?}: {report:?}");
+        assert!(report.errors.is_empty(), "{setting:?}: {report:?}");
+    }
+}
+
+#[test]
 fn help_explains_and_no_file_at_all_is_a_mistake() {
     let place = Place::new();
     for setting in Setting::all() {

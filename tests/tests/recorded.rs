@@ -18,8 +18,12 @@ mod error;
 mod layers;
 #[path = "../../imsg-os/examples/privsep/protocol.rs"]
 mod privsep;
-#[path = "../../imsg-os/tools/src/probe.rs"]
-mod probe;
+mod patience {
+    pub(crate) type Wait = &'static str;
+}
+mod probe {
+    pub(crate) type ProbeError = &'static str;
+}
 #[path = "../../imsg-os/tools/src/tmux/protocol.rs"]
 mod protocol;
 

@@ -8,17 +8,21 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Arc;
 
 use command_fds::{CommandFdExt, FdMapping};
 use imsg_os::typed::Protocol;
 use imsg_os::{Any, Channel, RecvError};
 use nix::errno::Errno;
+use signal_hook::consts::SIGCHLD;
 
 use crate::layers::Layers;
 use crate::protocol::{Answer, CHANNEL, Failure, Request, Summary};
 use crate::{Dialect, complain, open};
 
 pub(crate) fn run(dialect: Dialect, files: &[PathBuf]) -> Result<ExitCode, Box<dyn Error>> {
+    // Whoever started this may ignore SIGCHLD, and then nobody is told how a worker ended.
+    signal_hook::flag::register(SIGCHLD, Arc::default())?;
     let (mut worker, channel) = start_worker(dialect)?;
     match converse(channel, worker.id(), files) {
         Ok(code) => {

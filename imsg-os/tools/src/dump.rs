@@ -15,6 +15,7 @@ use imsg_os::{Any, DEFAULT_MAX_LEN, Endian};
 use self::stream::{Framing, Stream};
 use crate::complain::complain;
 use crate::print::{Entry, Format, Printing, print};
+use crate::stdio::{self, Stdio};
 use crate::{Program, dialect};
 
 /// Decodes a captured stream of imsg messages, of any length, in constant memory.
@@ -119,11 +120,11 @@ fn run(arguments: &Arguments, framing: Framing) -> Result<(), Failure> {
     let in_stream = |error| Failure::Stream(name.clone(), error);
     let input: Box<dyn Read> = match file {
         Some(path) => Box::new(File::open(path).map_err(|error| in_stream(error.into()))?),
-        None => Box::new(io::stdin().lock()),
+        None => Box::new(Stdio(io::stdin())),
     };
 
     let mut stream = Stream::new(input, framing, arguments.max_len as usize);
-    let mut out = BufWriter::with_capacity(64 * 1024, io::stdout().lock());
+    let mut out = BufWriter::with_capacity(64 * 1024, stdio::output());
     let result = dump(&mut stream, &format, &mut out, in_stream);
     // What came before an error is printed before it.
     out.flush().map_err(Failure::Output).and(result)

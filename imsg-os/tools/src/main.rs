@@ -7,8 +7,8 @@
 //! - `pages` writes the manual pages and the shell completions of all.
 //!
 //! They share `print`, which writes messages down as text or as JSON, `names` of message types,
-//! `dialect`, the names of dialects, `probe`, which asks a tmux server for its dialect, and
-//! `complain`.
+//! `dialect`, the names of dialects, `probe`, which asks a tmux server for its dialect, `text` of
+//! others, `stdio` and `complain`.
 
 #![forbid(unsafe_code)]
 
@@ -20,11 +20,20 @@ mod pages;
 mod print;
 mod probe;
 mod relay;
+mod seconds;
+mod stdio;
+mod text;
 mod tmux;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+
+use crate::complain::complain;
+use crate::stdio::Stdio;
+use crate::text::Escaped;
 
 /// Looks at the messages that programs with separated privileges exchange.
 ///
@@ -47,10 +56,31 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match Program::parse().command {
-        Command::Dump(arguments) => dump::main(&arguments),
-        Command::Relay(arguments) => relay::main(arguments),
-        Command::Tmux(arguments) => tmux::main(&arguments),
-        Command::Pages(arguments) => pages::main(&arguments),
+    // Past a limit for the size of files, a write is to fail, and not to end this program.
+    let _ = signal_hook::flag::register(libc::SIGXFSZ, Arc::default());
+    match Program::try_parse().map(|program| program.command) {
+        Ok(Command::Dump(arguments)) => dump::main(&arguments),
+        Ok(Command::Relay(arguments)) => relay::main(arguments),
+        Ok(Command::Tmux(arguments)) => tmux::main(&arguments),
+        Ok(Command::Pages(arguments)) => pages::main(&arguments),
+        Err(answer) => explain(&answer),
+    }
+}
+
+/// Prints what was asked for in place of a subcommand, or what is wrong with the arguments.
+fn explain(answer: &clap::Error) -> ExitCode {
+    let text = answer.render().to_string();
+    if answer.use_stderr() {
+        // It repeats arguments, which can be names that others gave.
+        let lines = text.lines().map(|line| format!("{}\n", Escaped(line)));
+        let _ = Stdio(io::stderr()).write_all(lines.collect::<String>().as_bytes());
+        return ExitCode::from(2);
+    }
+    match stdio::output().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            complain("help", format_args!("cannot print: {error}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
     }
 }

@@ -19,7 +19,6 @@ impl Names {
             let words: Vec<_> = line.split_whitespace().collect();
             let (msg_type, name) = match words[..] {
                 [] => continue,
-                // A terminal would obey control characters.
                 [msg_type, name] if !name.contains(char::is_control) => {
                     (msg_type.parse().ok(), name)
                 }

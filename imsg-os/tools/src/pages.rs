@@ -27,7 +27,7 @@ pub(crate) fn main(arguments: &Arguments) -> ExitCode {
     match write(&arguments.directory) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain("pages", format_args!("{:?}: {error}", arguments.directory));
+            complain("pages", format_args!("{}: {error}", arguments.directory.display()));
             ExitCode::FAILURE
         }
     }

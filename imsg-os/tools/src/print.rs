@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use imsg_os::imsg_wire::Frame;
 
 use crate::names::Names;
+use crate::text::Escaped;
 
 // No comment for the whole, which would be the description of the program.
 #[derive(clap::Args)]
@@ -73,7 +74,7 @@ fn print_line(out: &mut impl Write, names: &Names, entry: &Entry<'_>) -> io::Res
     let Entry { place, dialect, frame: Frame { header, marked, .. }, payload, .. } = entry;
     write!(out, "{place}  {dialect:<7}  type {}", header.msg_type)?;
     if let Some(name) = names.of(header.msg_type) {
-        write!(out, " {name}")?;
+        write!(out, " {}", Escaped(name))?;
     }
     let (id, pid, len) = (header.id, header.pid, payload.len());
     let mark = if *marked { "  fd" } else { "" };

@@ -13,7 +13,6 @@ mod side;
 mod tap;
 
 use std::error::Error;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
 use std::thread;
@@ -25,13 +24,14 @@ use mio::Waker;
 use nix::sys::signal::{SigSet, Signal};
 
 use self::connection::Plan;
-use self::event_loop::Relay;
+use self::event_loop::{Relay, Server};
 use self::listener::{Listener, SocketFile};
 use self::side::{CLASSIC, MODERN};
 use self::tap::Tap;
 use crate::dialect;
 use crate::print::Printing;
-use crate::probe::{Answer, probe};
+use crate::probe::{connect, probe};
+use crate::seconds::seconds;
 
 /// Stands between clients and a server that already run, shows what they say, and translates.
 ///
@@ -82,7 +82,7 @@ pub(crate) struct Arguments {
     /// other versions, are cleared unless it is known to speak the same dialect. With "auto" they
     /// are always cleared, as a client asks before its dialect shows
     #[arg(long, value_name = "DIALECT", value_enum)]
-    connect_dialect: Server,
+    connect_dialect: Servers,
 
     /// How descriptors find their messages: "default" is what is right for every honest program of
     /// the dialect
@@ -92,6 +92,10 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     printing: Printing,
 
+    /// Say what is waited for before clients are taken
+    #[arg(short)]
+    verbose: bool,
+
     /// Print no messages
     #[arg(long, conflicts_with_all = ["json", "hex"])]
     quiet: bool,
@@ -100,8 +104,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_clients: usize,
 
-    /// How long a message may take to arrive, from its first byte to its last. The connection ends
-    /// then
+    /// How long a message may take to arrive, from its first byte to its last, and how long a
+    /// descriptor may wait here for its message or for the other side to read. The connection ends
+    /// then. A tmux server has that long to answer the probe
     #[arg(long, value_parser = seconds, value_name = "SECONDS", default_value = "30")]
     patience: Duration,
 
@@ -109,10 +114,6 @@ pub(crate) struct Arguments {
     /// this, it is waited for, even if it died with its own end of the connection on its way
     #[arg(long, value_parser = seconds, value_name = "SECONDS")]
     reader_patience: Option<Duration>,
-}
-
-fn seconds(number: &str) -> Result<Duration, Box<dyn Error + Send + Sync>> {
-    Ok(Duration::try_from_secs_f64(number.parse()?)?)
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -123,7 +124,7 @@ enum Clients {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Server {
+enum Servers {
     Classic,
     Modern,
     Tmux,
@@ -160,16 +161,17 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             Clients::Modern => Some(MODERN),
         },
         server: match arguments.connect_dialect {
-            Server::Classic => CLASSIC,
-            Server::Modern => MODERN,
-            Server::Tmux => probed(&connect).map_err(|error| named(&connect, error))?,
+            Servers::Classic => CLASSIC,
+            Servers::Modern => MODERN,
+            Servers::Tmux => probed(&connect, arguments.patience, arguments.verbose)
+                .map_err(|error| named(&connect, error))?,
         },
         pairing: match arguments.pairing {
             Rule::Default => None,
             Rule::Exact => Some(Pairing::Exact),
             Rule::Ordered => Some(Pairing::Ordered),
         },
-        tmux: matches!(arguments.connect_dialect, Server::Tmux),
+        tmux: matches!(arguments.connect_dialect, Servers::Tmux),
         patience: arguments.patience,
         reader_patience: arguments.reader_patience,
     };
@@ -178,23 +180,26 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
     signals.thread_block()?;
     let (listener, file) = Listener::bind(&listen).map_err(|error| named(&listen, error))?;
-    let relay = Relay::new(listener, connect, plan, max_clients, tap)?;
+    if file.is_at(&connect) {
+        return Err(named(&connect, "it is the socket of this relay").into());
+    }
+    let server = Server { path: connect, not: file.identity() };
+    let relay = Relay::new(listener, server, plan, max_clients, tap)?;
     let waker = relay.waker()?;
-    thread::spawn(move || end_by(signals, file, waker));
+    let ending = thread::Builder::new().spawn(move || end_by(signals, file, waker));
+    ending.map_err(|error| format!("no thread can be started that waits for signals: {error}"))?;
     complain(format_args!("listening on {}", listen.display()));
     relay.run()?;
     Ok(())
 }
 
 /// The dialect of the tmux server at `path`.
-fn probed(path: &Path) -> Result<Any, Box<dyn Error>> {
-    let dialect = match probe(UnixStream::connect(path)?)? {
-        Answer::Speaks(dialect) => dialect,
-        Answer::Other { msg_type } => {
-            let reason = "the server answered the probe for its dialect with a message of type";
-            return Err(format!("{reason} {msg_type}").into());
-        }
-    };
+fn probed(path: &Path, patience: Duration, verbose: bool) -> Result<Any, Box<dyn Error>> {
+    if verbose {
+        let what = "waiting for the server to answer the probe for its dialect";
+        complain(format_args!("{}: {what}", path.display()));
+    }
+    let dialect = probe(connect(path, patience)?, patience)?;
     let name = dialect::name(Some(dialect));
     complain(format_args!("{}: {name} dialect, as a probe found", path.display()));
     Ok(dialect)

@@ -2,11 +2,13 @@
 //!
 //! - `protocol` is what client and server say to each other,
 //! - `greeting` is what a client says first,
-//! - `client` carries out what the server asks for, until the command has ended.
+//! - `client` carries out what the server asks for, until the command has ended,
+//! - `patience` is how long it waits for what.
 
 mod client;
 mod error;
 mod greeting;
+mod patience;
 mod protocol;
 
 use std::env;
@@ -16,6 +18,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use imsg_os::{Any, Channel, Endian};
@@ -23,9 +26,11 @@ use nix::unistd;
 
 use self::client::Client;
 use self::error::Error;
+use self::patience::Patience;
 use crate::complain::complain;
 use crate::dialect;
-use crate::probe::{Answer, probe};
+use crate::probe::{connect, probe};
+use crate::seconds::seconds;
 
 /// Runs one command on a tmux server that is there, and prints what it answers.
 ///
@@ -40,7 +45,7 @@ use crate::probe::{Answer, probe};
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Arguments {
-    /// Say which dialect the server speaks
+    /// Say which dialect the server speaks, and what is waited for when that takes a while
     #[arg(short)]
     verbose: bool,
 
@@ -52,6 +57,16 @@ pub(crate) struct Arguments {
     /// The dialect of the server, which is not probed then
     #[arg(long, value_enum)]
     dialect: Option<Dialect>,
+
+    /// How long the server may take to accept a connection, to answer the probe, to read something
+    /// of what is sent to it, and for a message from its first byte to its last
+    #[arg(long, value_parser = seconds, value_name = "SECONDS", default_value = "30")]
+    patience: Duration,
+
+    /// How long the server may say nothing while the command runs, unless it waits for standard
+    /// input or output. Without this, it is waited for, as some commands take as long as they like
+    #[arg(long, value_parser = seconds, value_name = "SECONDS")]
+    silence: Option<Duration>,
 
     /// The command and its arguments
     #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
@@ -85,28 +100,32 @@ pub(crate) fn main(arguments: &Arguments) -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<i32, Error> {
+    let Arguments { verbose, patience, silence, .. } = *arguments;
     let path = arguments.socket.clone().unwrap_or_else(default_socket);
     let (dialect, how) = match arguments.dialect {
         Some(dialect) => (dialect.into(), "as told"),
-        None => match probe(connect(&path)?)? {
-            Answer::Speaks(dialect) => (dialect, "as a probe found"),
-            Answer::Other { msg_type } => return Err(Error::Probe { msg_type }),
-        },
+        None => {
+            let socket = connect_to(&path, patience)?;
+            if verbose {
+                complain("tmux", "waiting for the server to answer the probe for its dialect");
+            }
+            (probe(socket, patience).map_err(Error::Probe)?, "as a probe found")
+        }
     };
-    if arguments.verbose {
+    if verbose {
         let name = dialect::name(Some(dialect));
         complain("tmux", format_args!("{}: {name} dialect, {how}", path.display()));
     }
 
-    let socket = connect(&path)?;
+    let socket = connect_to(&path, patience)?;
     // The client waits for whichever of its descriptors is ready first.
     socket.set_nonblocking(true)?;
     let channel = Channel::new(socket, dialect).map_err(io::Error::from)?;
-    Client::new(channel)?.run(&arguments.command)
+    Client::new(channel, Patience::new(patience, silence, verbose))?.run(&arguments.command)
 }
 
-fn connect(path: &Path) -> Result<UnixStream, Error> {
-    UnixStream::connect(path).map_err(|error| Error::NoServer { path: path.to_owned(), error })
+fn connect_to(path: &Path, patience: Duration) -> Result<UnixStream, Error> {
+    connect(path, patience).map_err(|error| Error::NoServer { path: path.to_owned(), error })
 }
 
 /// Where tmux looks for its server when it is not told.

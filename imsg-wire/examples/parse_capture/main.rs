@@ -15,10 +15,10 @@ mod list;
 
 use std::boxed::Box;
 use std::ffi::OsString;
+use std::format;
 use std::io::Write;
 use std::process::ExitCode;
 use std::vec::Vec;
-use std::{eprintln, format};
 
 use imsg_wire::{Any, BadLength, Endian, Error};
 
@@ -26,7 +26,8 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("parse_capture: {error}");
+            // Unlike `eprintln`, this does not panic when nobody listens.
+            let _ = writeln!(std::io::stderr(), "parse_capture: {error}");
             ExitCode::FAILURE
         }
     }
@@ -40,15 +41,16 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let order = match order.to_str() {
         Some("little") => Endian::Little,
         Some("big") => Endian::Big,
-        _ => return Err(format!("{} is not a byte order", order.display()).into()),
+        _ => return Err(format!("{order:?} is not a byte order").into()),
     };
     let dialect = match dialect.to_str() {
         Some("classic") => Any::Classic(order),
         Some("modern") => Any::Modern(order),
-        _ => return Err(format!("{} is not a dialect", dialect.display()).into()),
+        _ => return Err(format!("{dialect:?} is not a dialect").into()),
     };
 
-    let file = path.display();
+    // As `Debug` does, so that no terminal obeys what is in it.
+    let file = format!("{path:?}");
     let capture = std::fs::read(path).map_err(|error| format!("{file}: {error}"))?;
     let mut out = std::io::stdout().lock();
     let listed = list::list(&capture, dialect, |line| {

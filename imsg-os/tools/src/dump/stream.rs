@@ -89,6 +89,8 @@ impl<R: Read> Stream<R> {
         self.start = 0;
         if self.end == self.buf.len() {
             // A message that is longer than this, and not longer than the maximum.
+            let more = self.buf.try_reserve_exact(self.end);
+            more.map_err(|_| Error::Memory { offset: self.offset, need: self.need })?;
             self.buf.resize(self.end * 2, 0);
         }
         let room = self.buf.len().min(self.end + CHUNK);
@@ -166,6 +168,11 @@ pub(crate) enum Error {
         have: usize,
         need: usize,
     },
+    /// The system does not give this program enough for such a message.
+    Memory {
+        offset: u64,
+        need: usize,
+    },
 }
 
 impl fmt::Display for Error {
@@ -195,6 +202,9 @@ impl fmt::Display for Error {
             Self::Truncated { offset, have, need } => {
                 write!(f, "the stream ends inside the message at offset {offset}, ")?;
                 write!(f, "after {have} of {need} bytes")
+            }
+            Self::Memory { offset, need } => {
+                write!(f, "at offset {offset}, no memory is left for a message of {need} bytes")
             }
         }
     }

@@ -18,7 +18,8 @@
 //! A side that passes its own end of the connection over the connection and dies is one that says
 //! nothing more, and never hangs up. So the time for a message that has begun, or whose descriptor is
 //! there, is limited; between messages, a side may be silent as long as it likes. Who does not read
-//! is waited for, unless that is limited too.
+//! is waited for, unless that is limited too, or descriptors wait: each may be the end of a peer
+//! that is dead, and there is room for a few only.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -99,6 +100,8 @@ impl Connection {
             passed_on: 0,
             to_send: Deadline::new(plan.patience),
             to_read: plan.reader_patience.map(Deadline::new),
+            to_take_descriptors: Deadline::new(plan.patience),
+            descriptors: 0,
             limit: None,
         };
         let up = pipe(client_end.clone(), server_end.clone(), client.rx, server.tx, plan.tmux);
@@ -148,7 +151,7 @@ impl Connection {
 const HUNG_UP: &str = "it hung up";
 
 fn channel(socket: UnixStream, side: &Side) -> io::Result<Channel<Side>> {
-    let mut channel = Channel::with_storage(socket, side.clone(), side.buffer(), side.buffer())?;
+    let mut channel = Channel::with_storage(socket, side.clone(), side.buffer()?, side.buffer()?)?;
     channel.rx.set_max_len(Dialect::max_len(side)).map_err(io::Error::other)?;
     channel.tx.set_max_len(Dialect::max_len(side)).map_err(io::Error::other)?;
     channel.rx.allow_descriptors();
@@ -182,6 +185,10 @@ struct Pipe {
     passed_on: u64,
     to_send: Deadline,
     to_read: Option<Deadline>,
+    /// The same, while descriptors are queued.
+    to_take_descriptors: Deadline,
+    /// How many descriptors were queued, ever.
+    descriptors: u64,
     /// When the time of one of the sides is over.
     limit: Option<Instant>,
 }
@@ -216,8 +223,11 @@ impl Pipe {
         let unfinished = if reads { rx.unfinished() } else { None };
         let queued = tx.queue_bytes() as u64;
         let unread = (queued > 0 && !waits_for_others).then_some(self.passed_on - queued);
+        let holds_descriptors = tx.sent().descriptors < self.descriptors;
         let to_send = self.to_send.update(unfinished, now);
         let to_read = self.to_read.as_mut().and_then(|to_read| to_read.update(unread, now));
+        let to_take = self.to_take_descriptors.update(unread.filter(|_| holds_descriptors), now);
+        let to_read = to_read.into_iter().chain(to_take).min();
         let over = |end: Option<Instant>| end.is_some_and(|end| end <= now);
         if over(to_send) {
             return Err("it did not complete a message in time".into());
@@ -285,6 +295,7 @@ impl Pipe {
                 clear_features(&mut message);
             }
             let descriptor = message.descriptor.take();
+            self.descriptors += u64::from(descriptor.is_some());
             tx.forward(&message, descriptor)?;
             self.passed_on += (HEADER_LEN + message.payload.len()) as u64;
             taken += 1;

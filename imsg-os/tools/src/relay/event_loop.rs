@@ -18,7 +18,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::connection::{Connection, Plan, Turn};
-use super::listener::{Arrival, Listener};
+use super::listener::{Arrival, Identity, Listener, target};
 use super::tap::Tap;
 
 /// After what time to try again what no event tells the time for.
@@ -32,8 +32,24 @@ const ARRIVALS: usize = 64;
 const LISTENER: usize = 0;
 const END: Token = Token(1);
 
+/// Where to connect for each client.
+pub(crate) struct Server {
+    pub(crate) path: PathBuf,
+    /// The socket of this relay, which would be connected to itself without end.
+    pub(crate) not: Option<Identity>,
+}
+
+impl Server {
+    fn connect(&self) -> io::Result<UnixStream> {
+        if self.not.is_some() && self.not == target(&self.path) {
+            return Err(io::Error::other("it is the socket of this relay"));
+        }
+        UnixStream::connect(&self.path)
+    }
+}
+
 pub(crate) struct Relay {
-    server: PathBuf,
+    server: Server,
     plan: Plan,
     max_clients: usize,
     tap: Tap,
@@ -58,7 +74,7 @@ pub(crate) struct Relay {
 impl Relay {
     pub(crate) fn new(
         mut listener: Listener,
-        server: PathBuf,
+        server: Server,
         plan: Plan,
         max_clients: usize,
         tap: Tap,
@@ -194,13 +210,13 @@ impl Relay {
                 self.refuse(&"there are as many clients as are allowed");
                 continue;
             }
-            match UnixStream::connect(&self.server) {
+            match self.server.connect() {
                 // As many wait there as may; meanwhile, others wait here.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.waiting = Some(client);
                     return Turn::Later;
                 }
-                Err(error) => self.refuse(&format!("{}: {error}", self.server.display())),
+                Err(error) => self.refuse(&format!("{}: {error}", self.server.path.display())),
                 Ok(server) => {
                     if let Err(error) = self.connect(client, server) {
                         self.refuse(&error);

@@ -5,9 +5,12 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use mio::net::{UnixListener, UnixStream};
 use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::{Mode, umask};
 
 pub(crate) struct Listener {
@@ -20,10 +23,7 @@ pub(crate) struct Listener {
 impl Listener {
     pub(crate) fn bind(path: &Path) -> io::Result<(Self, SocketFile)> {
         let socket = match bind(path) {
-            Err(error) if error.kind() == ErrorKind::AddrInUse => {
-                remove_stale(path)?;
-                bind(path)?
-            }
+            Err(error) if error.kind() == ErrorKind::AddrInUse => take_over(path)?,
             bound => bound?,
         };
         let file = SocketFile { path: path.to_owned(), identity: identity(path) };
@@ -69,7 +69,22 @@ pub(crate) enum Arrival {
 /// that is there, no other file has this identity.
 pub(crate) struct SocketFile {
     path: PathBuf,
-    identity: Option<(u64, u64)>,
+    identity: Option<Identity>,
+}
+
+/// The device of a file, and its number there.
+pub(crate) type Identity = (u64, u64);
+
+impl SocketFile {
+    /// Which file it is, of all in the system.
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        self.identity
+    }
+
+    /// Whether it is found there, by whatever path.
+    pub(crate) fn is_at(&self, path: &Path) -> bool {
+        self.identity.is_some() && self.identity == target(path)
+    }
 }
 
 impl Drop for SocketFile {
@@ -90,22 +105,61 @@ fn bind(path: &Path) -> io::Result<net::UnixListener> {
     bound
 }
 
-/// Removes a socket that nobody listens on, as a program leaves it that was killed.
+/// Takes the place of a socket that nobody listens on, as a program leaves it that was killed.
+fn take_over(path: &Path) -> io::Result<net::UnixListener> {
+    // Of two that begin at once, the second one must not take away what the first has just made.
+    let _turn = lock_directory(path)?;
+    match bind(path) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            remove_stale(path)?;
+            bind(path)
+        }
+        bound => bound,
+    }
+}
+
+/// A lock that every relay takes before it removes a socket in this directory.
+fn lock_directory(path: &Path) -> io::Result<Flock<File>> {
+    /// How long another one may take, which makes a few system calls.
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let end = Instant::now() + PATIENCE;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let mut directory = File::open(directory.unwrap_or(Path::new(".")))?;
+    loop {
+        directory = match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((directory, Errno::EAGAIN)) if Instant::now() < end => directory,
+            Err((_, Errno::EAGAIN)) => {
+                let reason = "another program has a lock on its directory";
+                return Err(io::Error::new(ErrorKind::ResourceBusy, reason));
+            }
+            Err((_, errno)) => return Err(errno.into()),
+        };
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn remove_stale(path: &Path) -> io::Result<()> {
     let refuse = |reason| Err(io::Error::new(ErrorKind::AddrInUse, reason));
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         return refuse("it exists, and is no socket");
     }
-    match UnixStream::connect(path) {
+    // Of another kind than a living socket, so that the program which has that is not disturbed.
+    match net::UnixDatagram::unbound()?.connect(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
-        Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
-        // With too many clients waiting, it would block.
+        Err(error) if error.raw_os_error() != Some(Errno::EPROTOTYPE as i32) => Err(error),
         _ => refuse("a program listens on it already"),
     }
 }
 
-fn identity(path: &Path) -> Option<(u64, u64)> {
+fn identity(path: &Path) -> Option<Identity> {
     let metadata = fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+/// That of the file where the path leads.
+pub(crate) fn target(path: &Path) -> Option<Identity> {
+    let metadata = fs::metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino()))
 }
 

@@ -1,6 +1,8 @@
 //! What one side of a connection speaks: a dialect that is given, or one that shows.
 
 use std::cell::Cell;
+use std::hint::black_box;
+use std::io::{self, ErrorKind};
 use std::rc::Rc;
 
 use imsg_os::imsg_wire::{Detected, Frame};
@@ -51,8 +53,14 @@ impl Side {
 
     /// The bytes of each buffer. Room for two of the largest messages lets one be sent while the
     /// next one is received.
-    pub(crate) fn buffer(&self) -> Box<[u8]> {
-        vec![0; BUFFER.max(2 * self.max_len)].into_boxed_slice()
+    pub(crate) fn buffer(&self) -> io::Result<Box<[u8]>> {
+        let len = BUFFER.max(2 * self.max_len);
+        // Where there is none, `vec` would end the program. So it is tried before, and given back;
+        // no other thread takes it. (Memory that is zeroed by hand takes up its place at once.)
+        let mut room = Vec::<u8>::new();
+        room.try_reserve_exact(len).map_err(|_| ErrorKind::OutOfMemory)?;
+        drop(black_box(room));
+        Ok(vec![0; len].into_boxed_slice())
     }
 
     /// Whether this side understands a message, or why not.

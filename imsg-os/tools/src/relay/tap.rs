@@ -11,17 +11,19 @@ use imsg_os::{Descriptor, HEADER_LEN, Message};
 
 use super::complain;
 use crate::print::{Entry, Format, print};
+use crate::stdio::{self, Stdio};
+use crate::text::has_shape;
 
 /// Prints messages to standard output, and complaints to standard error.
 pub(crate) struct Tap {
     /// None when messages are not printed, or not any longer.
     format: Option<Format>,
-    out: BufWriter<Stdout>,
+    out: BufWriter<Stdio<Stdout>>,
 }
 
 impl Tap {
     pub(crate) fn new(format: Option<Format>) -> Self {
-        Self { format, out: BufWriter::with_capacity(64 * 1024, io::stdout()) }
+        Self { format, out: BufWriter::with_capacity(64 * 1024, stdio::output()) }
     }
 
     pub(crate) fn message(
@@ -94,9 +96,7 @@ fn quoted(text: &str) -> String {
     for character in text.chars() {
         match character {
             '"' | '\\' => quoted.extend(['\\', character]),
-            '\'' => quoted.push(character),
-            // What has no shape of its own, such as the marks that turn the text that follows.
-            _ if character.escape_debug().len() > 1 => {
+            _ if !has_shape(character) => {
                 for unit in character.encode_utf16(&mut [0; 2]) {
                     quoted.push_str(&format!("\\u{unit:04x}"));
                 }

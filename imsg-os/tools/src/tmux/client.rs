@@ -7,16 +7,19 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
+use std::time::Instant;
 
 use imsg_os::{Any, Channel, Message, ReadOutcome, RecvError, Sender, is_peer_gone};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 
 use super::error::Error;
 use super::greeting::greet;
+use super::patience::{Patience, Wait, timeout};
 use super::protocol::{FromClient, FromServer, header};
+use crate::text::Lines;
 
 /// How many bytes may be queued when a message of the server is looked at, which may need an
 /// answer. Less than half of the queue, so that it is never refused.
@@ -35,6 +38,7 @@ pub(crate) struct Client {
     /// Whether the server will say no more.
     ended: bool,
     session: Session,
+    patience: Patience,
 }
 
 /// All but the channel, so that this can change while a message is borrowed from that.
@@ -65,10 +69,13 @@ struct Pending {
     target: Target,
     data: Vec<u8>,
     written: usize,
+    /// Where standard output, or standard error, is a terminal: that is to show it, and to obey
+    /// nothing.
+    on_terminal: [Option<Lines>; 2],
 }
 
 impl Client {
-    pub(crate) fn new(channel: Channel<Any>) -> io::Result<Self> {
+    pub(crate) fn new(channel: Channel<Any>, patience: Patience) -> io::Result<Self> {
         // Not those of the standard library, which have buffers.
         let session = Session {
             input: File::from(io::stdin().as_fd().try_clone_to_owned()?),
@@ -76,16 +83,22 @@ impl Client {
             errors: File::from(io::stderr().as_fd().try_clone_to_owned()?),
             reading: None,
             writing: BTreeMap::new(),
-            pending: Pending { target: Target::Output, data: Vec::new(), written: 0 },
+            pending: Pending {
+                target: Target::Output,
+                data: Vec::new(),
+                written: 0,
+                on_terminal: [io::stdout().is_terminal(), io::stderr().is_terminal()]
+                    .map(|is_one| is_one.then(Lines::default)),
+            },
             status: None,
             deaf: false,
         };
-        Ok(Self { channel, ended: false, session })
+        Ok(Self { channel, ended: false, session, patience })
     }
 
     /// Has the server run a command, and returns its status.
     pub(crate) fn run(mut self, command: &[OsString]) -> Result<i32, Error> {
-        match greet(&mut self.channel.tx, command) {
+        match greet(&mut self.channel.tx, command, &mut self.patience) {
             // It may have said why before it hung up.
             Err(Error::Gone) => self.session.deaf = true,
             greeted => greeted?,
@@ -132,8 +145,25 @@ impl Client {
         }
     }
 
+    /// What is waited for.
+    fn awaited(&self) -> Wait {
+        let Self { channel: Channel { rx, tx }, session, .. } = self;
+        let heard = rx.received().bytes;
+        match rx.unfinished() {
+            _ if !session.pending.is_empty() => Wait::Output,
+            _ if tx.queue_bytes() > 0 && !session.deaf => Wait::ToBeRead(tx.sent().bytes),
+            Some(offset) if !self.ended => Wait::Message(offset),
+            _ if session.status.is_some() => Wait::Farewell(heard),
+            _ if session.reading.is_some() => Wait::Input,
+            _ => Wait::Command(heard),
+        }
+    }
+
     /// Waits until something can be done, and does it.
     fn wait(&mut self) -> Result<(), Error> {
+        let now = Instant::now();
+        let limit = self.patience.limit(self.awaited(), now).map_err(Error::Silence)?;
+        let timeout = timeout(limit, now);
         let Self { channel, session, .. } = self;
         let to_send = channel.tx.queue_bytes() > 0 && !session.deaf;
         let mut on_socket = PollFlags::empty();
@@ -155,9 +185,10 @@ impl Client {
             .filter(|(_, flags)| !flags.is_empty())
             .map(|(fd, flags)| PollFd::new(*fd, *flags))
             .collect();
-        match poll(&mut fds, PollTimeout::NONE) {
+        match poll(&mut fds, timeout) {
             Ok(_) => {}
             Err(Errno::EINTR) => return Ok(()),
+            Err(Errno::EINVAL) => return Err(Error::TooManyToWaitFor(fds.len())),
             Err(errno) => return Err(Error::Io(errno.into())),
         }
         let mut answers = fds.iter().map(|fd| fd.any().unwrap_or(true));
@@ -302,7 +333,7 @@ impl Session {
 
     /// Writes some of what is pending.
     fn write(&mut self) -> Result<(), Error> {
-        let Pending { target, data, written } = &self.pending;
+        let Pending { target, data, written, .. } = &self.pending;
         let rest = &data[*written..];
         let piece = &rest[..rest.len().min(PIECE)];
         match self.target(*target).write(piece) {
@@ -336,7 +367,10 @@ impl Pending {
     fn set(&mut self, target: Target, data: &[u8]) {
         self.target = target;
         self.data.clear();
-        self.data.extend_from_slice(data);
+        match &mut self.on_terminal[target as usize] {
+            Some(lines) => self.data = lines.show(data),
+            None => self.data.extend_from_slice(data),
+        }
         self.written = 0;
     }
 }

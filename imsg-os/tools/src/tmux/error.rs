@@ -8,14 +8,20 @@ use std::path::PathBuf;
 use imsg_os::typed::BadMessage;
 use imsg_os::{Reason, RecvError, Refused, WriteError, is_peer_gone};
 
+use super::patience::Wait;
 use super::protocol::VERSION;
+use crate::probe::ProbeError;
 
 #[derive(Debug)]
 pub(crate) enum Error {
     /// Nobody listens on the socket, or it is no socket of ours.
     NoServer { path: PathBuf, error: io::Error },
-    /// The probe was answered with something that no known server says.
-    Probe { msg_type: u32 },
+    /// The dialect of the server is not known.
+    Probe(ProbeError),
+    /// The server takes too long for this.
+    Silence(Wait),
+    /// `poll` takes no more descriptors than the limit is (`RLIMIT_NOFILE`).
+    TooManyToWaitFor(usize),
     /// The server has another version of the protocol.
     Version { server: u32 },
     /// The server is gone, and did not say how the command ended.
@@ -47,10 +53,11 @@ impl fmt::Display for Error {
                 }
                 _ => write!(f, "cannot connect to {}: {error}", path.display()),
             },
-            Self::Probe { msg_type } => write!(
+            Self::Probe(error) => write!(f, "{error}; use --dialect"),
+            Self::Silence(wait) => write!(f, "gave up waiting for {wait}"),
+            Self::TooManyToWaitFor(number) => write!(
                 f,
-                "the server answered the probe for its dialect with a message of type {msg_type}; \
-                 use --dialect"
+                "the limit of open files (RLIMIT_NOFILE) is less than the {number} that are waited for"
             ),
             Self::Version { server } => write!(
                 f,
