@@ -4,6 +4,7 @@
 //! - `dump` decodes a captured stream,
 //! - `relay` stands between clients and a server, shows what they say, and translates,
 //! - `tmux` runs a command on a tmux server,
+//! - `conform` puts an implementation to the test,
 //! - `pages` writes the manual pages and the shell completions of all.
 //!
 //! They share `print`, which writes messages down as text or as JSON, `names` of message types,
@@ -13,6 +14,8 @@
 #![forbid(unsafe_code)]
 
 mod complain;
+#[cfg(target_os = "linux")]
+mod conform;
 mod dialect;
 mod dump;
 mod names;
@@ -51,6 +54,8 @@ enum Command {
     Dump(dump::Arguments),
     Relay(relay::Arguments),
     Tmux(tmux::Arguments),
+    #[cfg(target_os = "linux")]
+    Conform(conform::Arguments),
     #[command(hide = true)]
     Pages(pages::Arguments),
 }
@@ -62,6 +67,8 @@ fn main() -> ExitCode {
         Ok(Command::Dump(arguments)) => dump::main(&arguments),
         Ok(Command::Relay(arguments)) => relay::main(arguments),
         Ok(Command::Tmux(arguments)) => tmux::main(&arguments),
+        #[cfg(target_os = "linux")]
+        Ok(Command::Conform(arguments)) => conform::main(&arguments),
         Ok(Command::Pages(arguments)) => pages::main(&arguments),
         Err(answer) => explain(&answer),
     }

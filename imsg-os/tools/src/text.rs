@@ -28,8 +28,26 @@ impl fmt::Write for Escaping<'_, '_> {
 }
 
 /// Whether a terminal only shows it.
-pub(crate) fn has_shape(character: char) -> bool {
+fn has_shape(character: char) -> bool {
     matches!(character, '"' | '\\' | '\'') || character.escape_debug().len() == 1
+}
+
+/// A string of JSON, with nothing in it that a terminal would obey.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            _ if !has_shape(character) => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    quoted.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+            _ => quoted.push(character),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 /// Shows lines of text that come in pieces: line ends and tabs as they are, all else that is not

@@ -12,7 +12,7 @@ use imsg_os::{Descriptor, HEADER_LEN, Message};
 use super::complain;
 use crate::print::{Entry, Format, print};
 use crate::stdio::{self, Stdio};
-use crate::text::has_shape;
+use crate::text::quoted;
 
 /// Prints messages to standard output, and complaints to standard error.
 pub(crate) struct Tap {
@@ -88,22 +88,4 @@ fn target(descriptor: &OwnedFd) -> Option<String> {
     let link = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
     let target = fs::read_link(link).ok()?;
     Some(quoted(&target.to_string_lossy()))
-}
-
-/// A string of JSON, with nothing in it that a terminal would obey.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::from('"');
-    for character in text.chars() {
-        match character {
-            '"' | '\\' => quoted.extend(['\\', character]),
-            _ if !has_shape(character) => {
-                for unit in character.encode_utf16(&mut [0; 2]) {
-                    quoted.push_str(&format!("\\u{unit:04x}"));
-                }
-            }
-            _ => quoted.push(character),
-        }
-    }
-    quoted.push('"');
-    quoted
 }

@@ -1,0 +1,112 @@
+//! `imsg conform`, run as a program: on a program that is as it has to be, and on faulty ones.
+
+#![cfg(target_os = "linux")]
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+
+use imsg_tests::examples;
+use imsg_tests::process::{self, Report};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_conform");
+
+#[test]
+fn our_library_passes_all_cases_in_both_dialects() {
+    for (dialect, least) in [("modern", 40), ("classic", 40)] {
+        let report = conform(&["--dialect", dialect, "--", PROGRAM]);
+        assert_eq!((report.code(), report.stderr.as_str()), (Some(0), ""), "{}", report.text());
+        let verdicts: Vec<_> = report.text().lines().map(verdict).collect();
+        assert!(verdicts.len() >= least, "{}", report.text());
+        let told = |verdict: &&str| *verdict == "ok";
+        assert!(dialect == "classic" || verdicts.iter().all(told), "{}", report.text());
+        assert!(verdicts.iter().all(|it| ["ok", "untold"].contains(it)), "{}", report.text());
+    }
+}
+
+#[test]
+fn each_kind_of_fault_has_its_verdict() {
+    for (fault, only, due) in [
+        ("loses", "every length with a descriptor", "lost"),
+        ("swaps", "every length with a descriptor", "wrong file"),
+        ("keeps", "every length with a descriptor", "leaked"),
+        ("exits", "payloads of every length", "refused"),
+        ("hangs", "payloads of every length", "hung"),
+        ("crashes", "payloads of every length", "crashed"),
+        ("forgives", "a length of 15 bytes", "accepted"),
+        ("forgives", "an end inside a payload", "accepted"),
+        ("forgives", "left at the end", "accepted"),
+    ] {
+        let arguments = ["--patience", "2", "--only", only, "--", PROGRAM, fault];
+        let report = conform(&arguments);
+        assert_eq!(report.code(), Some(1), "{fault}: {}", report.text());
+        let lines: Vec<_> = report.text().lines().collect();
+        assert_eq!(lines.len(), 1, "{fault}: {lines:?}");
+        assert_eq!(verdict(lines[0]), due, "{fault}: {lines:?}");
+        assert!(lines[0].contains(": expected "), "{fault}: {lines:?}");
+    }
+}
+
+#[test]
+fn a_program_that_does_nothing_fails_every_case() {
+    for (program, due) in [("true", "refused"), ("false", "refused")] {
+        let report = conform(&["--only", "3 Limits", "--", program]);
+        assert_eq!(report.code(), Some(1));
+        assert!(report.text().lines().all(|line| verdict(line) == due), "{}", report.text());
+    }
+}
+
+#[test]
+fn a_case_is_named_after_a_section_of_the_specification() {
+    let specification = include_str!("../../imsg-wire/PROTOCOL.md");
+    let report = conform(&["--", PROGRAM]);
+    for line in report.text().lines() {
+        let section = line[12..].split(':').next().unwrap();
+        let (number, title) = section.split_once(' ').unwrap();
+        assert!(specification.contains(&format!("\n## {number}. {title}\n")), "{line}");
+    }
+}
+
+#[test]
+fn an_object_has_the_case_and_how_it_ended() {
+    let report = conform(&["--json", "--only", "a length of 15", "--", PROGRAM]);
+    assert_eq!(
+        report.text(),
+        "{\"section\":\"3 Limits\",\"case\":\"a length of 15 bytes\",\"dialect\":\"modern\",\
+         \"verdict\":\"ok\"}\n"
+    );
+    let report = conform(&["--json", "--only", "a length of 15", "--", "true"]);
+    let object: serde_json::Value = serde_json::from_str(report.text().trim_end()).unwrap();
+    assert_eq!(object["verdict"], "refused");
+    assert!(object["expected"].is_string() && object["got"].is_string(), "{object}");
+}
+
+#[test]
+fn a_program_that_is_not_there_is_an_error_that_names_it() {
+    let report = conform(&["--", "/nowhere/program"]);
+    assert_eq!((report.code(), report.text()), (Some(1), ""));
+    let due = "imsg conform: /nowhere/program: No such file or directory (os error 2)\n";
+    assert_eq!(report.stderr, due);
+}
+
+#[test]
+fn help_says_what_the_program_has_to_do() {
+    let report = conform(&["--help"]);
+    assert_eq!(report.code(), Some(0));
+    for part in ["on descriptor 3", "IMSG_DIALECT", "the same type, id, pid, payload"] {
+        assert!(report.text().contains(part), "{}", report.text());
+    }
+}
+
+/// What a line begins with.
+fn verdict(line: &str) -> &str {
+    line[..10].trim_end()
+}
+
+fn conform(arguments: &[&str]) -> Report {
+    static IMSG: LazyLock<PathBuf> = LazyLock::new(|| examples::imsg(env!("CARGO_TARGET_TMPDIR")));
+    let mut command = Command::new(&*IMSG);
+    command.arg("conform").args(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    process::run(&mut command, b"")
+}
