@@ -48,6 +48,24 @@ fn each_kind_of_fault_has_its_verdict() {
 }
 
 #[test]
+fn what_a_library_is_known_to_fail_is_no_failure_when_it_is_named() {
+    let forgives = |arguments: &[&str]| {
+        let only = ["--only", "an end inside a", "--", PROGRAM, "forgives"];
+        conform(&[arguments, &only].concat())
+    };
+    for stock in ["openbgpd-7.7", "openbgpd-8.8"] {
+        let report = forgives(&["--stock", stock]);
+        assert!(report.text().lines().all(|line| verdict(line) == "known"), "{}", report.text());
+        assert_eq!(report.code(), Some(0));
+    }
+    assert_eq!(forgives(&[]).code(), Some(1));
+    // It fails in another way.
+    let arguments = ["--stock", "openbgpd-8.8", "--only", "a length of 15", "--", PROGRAM];
+    let report = conform(&[&arguments[..], &["forgives"]].concat());
+    assert_eq!(verdict(report.text()), "accepted", "{}", report.text());
+}
+
+#[test]
 fn a_program_that_does_nothing_fails_every_case() {
     for (program, due) in [("true", "refused"), ("false", "refused")] {
         let report = conform(&["--only", "3 Limits", "--", program]);

@@ -55,7 +55,7 @@ use crate::text::Escaped;
 ///   wrong file  a message came back with the descriptor of another one
 ///   lost        a message, or its descriptor, did not come back, or not as it was
 ///   leaked      the process kept descriptors or memory
-///   refused     it exited although nothing was wrong
+///   refused     it exited before it had to
 ///   accepted    it went on although the stream was broken, or exited as if it were not
 ///   hung        nothing more came
 ///   crashed     a signal ended it

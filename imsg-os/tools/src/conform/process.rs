@@ -111,7 +111,7 @@ impl Process {
         let free = (0..).find(|number| !used.contains(number));
         let before = self.limit()?;
         // Only the soft one, as not everybody may raise the other one again.
-        self.set_limit(Rlimit { current: free, ..before.clone() })?;
+        self.set_limit(Rlimit { current: free, ..before })?;
         Ok(before)
     }
 

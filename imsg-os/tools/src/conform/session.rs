@@ -192,19 +192,21 @@ impl Session {
         messages.iter().try_for_each(|message| self.expect(message.due()))
     }
 
-    /// Waits until all that was sent is read, so that it is a read of its own.
+    /// Waits until all that was sent is read, so that it is a read of its own. Answers are taken
+    /// meanwhile.
     pub(crate) fn until_read(&mut self) -> Result {
-        let other_end = &self.other_end;
-        let unread = || ioctl_fionread(other_end).unwrap_or(0);
-        let mut is_over = false;
-        let read = self.process.until(|process| {
-            is_over = process.has_ended();
-            is_over || (unread() == 0 && process.sleeps())
-        })?;
-        if !read {
-            return Err(hung("that it reads what it was sent", "it does not read").into());
+        let end = Instant::now() + self.patience;
+        loop {
+            self.drain()?;
+            let is_read = ioctl_fionread(&self.other_end).unwrap_or(0) == 0;
+            if self.process.has_ended() || (is_read && self.process.sleeps()) {
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                return Err(hung("that it reads what it was sent", "it does not read").into());
+            }
+            thread::sleep(Duration::from_micros(200));
         }
-        Ok(())
     }
 
     /// Has what is sent in `sending` read together, as far as it fits into a read.

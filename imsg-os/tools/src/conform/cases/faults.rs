@@ -21,7 +21,7 @@ pub(super) fn cases(is_classic: bool) -> Vec<Case> {
             "a marked message without one, and then one with its own",
             missing_apart,
         ),
-        Case::new(PAIRING, "both of them in one read", missing_together).told_if(is_modern),
+        Case::new(PAIRING, "the two of them in one read", missing_together).told_if(is_modern),
         Case::new(PAIRING, "a descriptor without a mark, and then a marked message", unmarked)
             .told_if(is_modern),
         Case::new(PAIRING, "a descriptor in the middle of a message", in_the_middle)

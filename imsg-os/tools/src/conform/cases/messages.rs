@@ -101,8 +101,10 @@ fn wrong_length(session: &mut Session, len: u32) -> Result {
     } else {
         bytes[4..8].copy_from_slice(&len.to_ne_bytes());
     }
-    session.send(std::slice::from_ref(&before))?;
-    session.send_bytes(&bytes, &[])?;
+    session.together(|session| {
+        session.send(std::slice::from_ref(&before))?;
+        session.send_bytes(&bytes, &[])
+    })?;
     session.expect(before.due())?;
     session.expect_refusal("a length that is out of range")
 }
