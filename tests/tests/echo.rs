@@ -398,7 +398,7 @@ fn a_limit_for_files_takes_no_more_than_the_complaints() {
 
 #[test]
 fn a_limit_below_the_descriptors_that_are_waited_for_is_said_and_leaves_no_socket() {
-    for setting in Setting::all().into_iter().filter(|setting| setting.program == "echo_poll") {
+    for setting in Setting::all().filter(|setting| setting.program == "echo_poll") {
         let mut server = setting.start();
         let mut clients: Vec<_> = (0..8).map(|_| server.connect()).collect();
         clients.iter_mut().for_each(Client::exchange);

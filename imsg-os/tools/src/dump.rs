@@ -1,10 +1,11 @@
 //! Decodes a captured stream of messages, of any length, in constant memory: `stream` finds the
-//! messages, and tells the dialects apart.
+//! messages, and tells the dialects apart; `strace` finds streams in a log of system calls.
 
+mod strace;
 mod stream;
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -27,6 +28,16 @@ use crate::{Program, dialect};
 /// which it is, and says of each message what its header tells: "classic", "modern", or "either".
 /// It refuses a stream whose headers contradict each other.
 ///
+/// With --strace, the file is a log of system calls, and each message that one of its processes sent
+/// or received on a local socket becomes a line: the line of the log, the process, its descriptor,
+/// "in" or "out", and what a descriptor that was passed is. It has to be made by
+///
+///   strace -f -yy -xx -s 131072 -o FILE \
+///     -e trace=%network,read,write,readv,writev,close,dup,dup2,dup3,pipe,fork,clone COMMAND
+///
+/// or with "-p PROCESS" in place of COMMAND. Of a stream that began before the log, the first message
+/// is looked for, and it is said how many bytes were skipped. Other streams are passed over.
+///
 /// Exit status: 0 if the whole stream was decoded or nobody reads the output any more, 1 if the
 /// stream is broken, which is said with the offset and the reason after all messages before that,
 /// 2 if the arguments make no sense.
@@ -46,6 +57,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_LEN as u32,
         value_parser = clap::value_parser!(u32).range(16..=0x7fff_ffff))]
     max_len: u32,
+
+    /// FILE is a log of strace
+    #[arg(long, conflicts_with_all = ["byte_order", "max_len"])]
+    strace: bool,
 
     #[command(flatten)]
     printing: Printing,
@@ -80,6 +95,14 @@ pub(crate) fn main(arguments: &Arguments) -> ExitCode {
         Err(Failure::Output(error)) => format!("cannot print: {error}"),
         Err(Failure::Names(reason)) => reason,
         Err(Failure::Stream(name, error)) => format!("{name}: {error}"),
+        // Which was said.
+        Err(Failure::Log(_, strace::Failure::Broken)) => return ExitCode::FAILURE,
+        Err(Failure::Log(name, strace::Failure::Nothing)) => {
+            format!("{name}: there is no stream of messages in it, or it was not made with -yy -xx")
+        }
+        Err(Failure::Log(name, strace::Failure::Input(error) | strace::Failure::Output(error))) => {
+            format!("{name}: {error}")
+        }
     };
     complain("dump", failure);
     ExitCode::FAILURE
@@ -109,6 +132,7 @@ fn framing(arguments: &Arguments) -> Framing {
 enum Failure {
     Names(String),
     Stream(String, stream::Error),
+    Log(String, strace::Failure),
     Output(io::Error),
 }
 
@@ -123,8 +147,20 @@ fn run(arguments: &Arguments, framing: Framing) -> Result<(), Failure> {
         None => Box::new(Stdio(io::stdin())),
     };
 
-    let mut stream = Stream::new(input, framing, arguments.max_len as usize);
     let mut out = BufWriter::with_capacity(64 * 1024, stdio::output());
+    if arguments.strace {
+        let dialect = match framing {
+            Framing::Given(dialect) => Some(dialect),
+            Framing::Detect { .. } => None,
+        };
+        let result = strace::dump(BufReader::new(input), dialect, &format, &mut out);
+        let result = result.map_err(|failure| match failure {
+            strace::Failure::Output(error) => Failure::Output(error),
+            failure => Failure::Log(name, failure),
+        });
+        return out.flush().map_err(Failure::Output).and(result);
+    }
+    let mut stream = Stream::new(input, framing, arguments.max_len as usize);
     let result = dump(&mut stream, &format, &mut out, in_stream);
     // What came before an error is printed before it.
     out.flush().map_err(Failure::Output).and(result)

@@ -4,11 +4,12 @@
 //! - `listener` makes the socket for them, and takes them,
 //! - `connection` passes messages on, from a client to the server and back,
 //! - `side` is what one of them speaks, given or found out,
-//! - `tap` prints the messages, as `dump` does.
+//! - `tap` prints the messages, as `dump` does, and `raw` keeps them in a file that it reads.
 
 mod connection;
 mod event_loop;
 mod listener;
+mod raw;
 mod side;
 mod tap;
 
@@ -26,8 +27,11 @@ use nix::sys::signal::{SigSet, Signal};
 use self::connection::Plan;
 use self::event_loop::{Relay, Server};
 use self::listener::{Listener, SocketFile};
+use self::raw::Raw;
+pub(crate) use self::side::Side;
 use self::side::{CLASSIC, MODERN};
 use self::tap::Tap;
+pub(crate) use self::tap::frame;
 use crate::dialect;
 use crate::print::Printing;
 use crate::probe::{connect, probe};
@@ -100,6 +104,11 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with_all = ["json", "hex"])]
     quiet: bool,
 
+    /// Keep what is received in a file, for its owner only, that "imsg dump --strace" reads: the
+    /// number of the connection stands for the process, descriptor 3 is the client, and 4 the server
+    #[arg(long, value_name = "FILE")]
+    raw: Option<PathBuf>,
+
     /// How many clients there may be at a time; others are hung up on
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_clients: usize,
@@ -149,7 +158,9 @@ pub(crate) fn main(arguments: Arguments) -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let format = arguments.printing.format()?;
-    let tap = Tap::new((!arguments.quiet).then_some(format));
+    let raw =
+        arguments.raw.as_deref().map(|path| Raw::create(path).map_err(|error| named(path, error)));
+    let tap = Tap::new((!arguments.quiet).then_some(format), raw.transpose()?);
     let Arguments { listen, connect, max_clients, .. } = arguments;
     if listen == connect {
         return Err(named(&listen, "it is the socket of the server").into());

@@ -289,7 +289,7 @@ impl Pipe {
         while taken < most && !self.broken && has_room(tx) && rx.is_ready() {
             rx.set_pairing(self.pairing.unwrap_or_else(|| from.side.pairing()));
             let Some(mut message) = rx.next_message()? else { break };
-            tap.message(*number, to.name, from.side.name(), &message);
+            tap.message(*number, to.name, &from.side, &message);
             check(&message, &to.side)?;
             if self.clears_features && from.side.known() != to.side.known() {
                 clear_features(&mut message);

@@ -234,6 +234,7 @@ impl Relay {
         for (socket, token) in [connection.client(), connection.server()].iter().zip(tokens) {
             self.poll.registry().register(&mut SourceFd(socket), token, both)?;
         }
+        self.tap.connection(self.last);
         self.connections.insert(self.last, connection);
         Ok(())
     }
