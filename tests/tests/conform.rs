@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 
 use imsg_tests::examples;
 use imsg_tests::process::{self, Report};
+use nix::sys::signal::Signal;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_conform");
 
@@ -100,6 +101,24 @@ fn an_object_has_the_case_and_how_it_ended() {
 }
 
 #[test]
+fn a_parent_that_ignores_the_ends_of_children_changes_nothing() {
+    let mut command = command(&["--only", "3 Limits", "--", PROGRAM]);
+    process::ignore(&mut command, Signal::SIGCHLD);
+    let report = process::run(&mut command, b"");
+    assert_eq!((report.code(), report.stderr.as_str()), (Some(0), ""), "{}", report.text());
+}
+
+#[test]
+fn output_that_takes_nothing_is_an_error() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = command(&["--only", "a length of 15", "--", PROGRAM]);
+    let report = process::run(command.stdout(full), b"");
+    assert_eq!(report.code(), Some(1));
+    let due = "imsg conform: cannot print: No space left on device (os error 28)\n";
+    assert_eq!(report.stderr, due);
+}
+
+#[test]
 fn a_program_that_is_not_there_is_an_error_that_names_it() {
     let report = conform(&["--", "/nowhere/program"]);
     assert_eq!((report.code(), report.text()), (Some(1), ""));
@@ -122,9 +141,13 @@ fn verdict(line: &str) -> &str {
 }
 
 fn conform(arguments: &[&str]) -> Report {
+    process::run(&mut command(arguments), b"")
+}
+
+fn command(arguments: &[&str]) -> Command {
     static IMSG: LazyLock<PathBuf> = LazyLock::new(|| examples::imsg(env!("CARGO_TARGET_TMPDIR")));
     let mut command = Command::new(&*IMSG);
     command.arg("conform").args(arguments);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    process::run(&mut command, b"")
+    command
 }

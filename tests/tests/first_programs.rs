@@ -243,17 +243,15 @@ fn parse_capture_says_which_message_has_a_wrong_length() {
 #[test]
 fn nobody_who_listens_is_an_error_and_no_panic() {
     let (_directory, file) = file(b"hello");
-    let classic = format!("{}/vectors/classic-le.bin", env!("CARGO_MANIFEST_DIR"));
     let socket = "/nonexistent/socket";
-    for (program, arguments, has_output) in [
-        (&PASS_DESCRIPTOR, &[file.as_str()][..], true),
-        (&IMSG_INIT, &[&file], true),
-        (&PARSE_CAPTURE, &["classic", "little", &classic], false),
-        (&TASKS_TOKIO, &["load", socket, "0", "1"], true),
-        (&PASS_DESCRIPTOR, &["/nonexistent"], true),
-        (&IMSG_INIT, &["/nonexistent"], true),
-        (&TASKS_TOKIO, &["serve", socket], true),
-        (&PARSE_CAPTURE, &["classic", "little", "/nonexistent"], true),
+    for (program, arguments) in [
+        (&PASS_DESCRIPTOR, &[file.as_str()][..]),
+        (&IMSG_INIT, &[&file]),
+        (&TASKS_TOKIO, &["load", socket, "0", "1"]),
+        (&PASS_DESCRIPTOR, &["/nonexistent"]),
+        (&IMSG_INIT, &["/nonexistent"]),
+        (&TASKS_TOKIO, &["serve", socket]),
+        (&PARSE_CAPTURE, &["classic", "little", "/nonexistent"]),
     ] {
         let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
         let closed = || Stdio::from(std::io::pipe().unwrap().1);
@@ -261,8 +259,22 @@ fn nobody_who_listens_is_an_error_and_no_panic() {
             let mut command = Command::new(&**program);
             command.args(arguments).stdin(Stdio::null()).stdout(output).stderr(errors);
             let status = Running::start(&mut command).until_it_ends();
-            assert_eq!(status.code(), Some(has_output.into()), "{program:?} {arguments:?}");
+            assert_eq!(status.code(), Some(1), "{program:?} {arguments:?}");
         }
+    }
+}
+
+#[test]
+fn parse_capture_ends_with_who_reads_it_and_says_what_it_cannot_print() {
+    let classic = format!("{}/vectors/classic-le.bin", env!("CARGO_MANIFEST_DIR"));
+    for (output, code) in [
+        (Stdio::from(std::io::pipe().unwrap().1), 0),
+        (Stdio::from(File::options().write(true).open("/dev/full").unwrap()), 1),
+    ] {
+        let mut command = Command::new(&*PARSE_CAPTURE);
+        command.args(["classic", "little", &classic]).stdin(Stdio::null()).stdout(output);
+        let report = process::run(command.stderr(Stdio::piped()), b"");
+        assert_eq!((report.code(), report.stderr.is_empty()), (Some(code), code == 0));
     }
 }
 

@@ -13,6 +13,7 @@ use imsg_tests::examples;
 use imsg_tests::process::{self, Process, Report, Running, strace, until};
 use imsg_tests::tmux::{self, Tmux};
 use imsg_wire::SendBuf;
+use nix::sys::resource::Resource;
 use tempfile::TempDir;
 
 /// What the help says to trace.
@@ -243,6 +244,30 @@ fn other_streams_are_passed_over_and_a_log_without_any_is_an_error() {
 }
 
 #[test]
+fn thousands_of_connections_need_no_more_memory_than_one() {
+    let bytes = hex(&message(MODERN, Header::new(1), b"x", false));
+    let mut log = String::new();
+    for n in 0..5000 {
+        let socket = format!("3<UNIX-STREAM:[{n}->9]>");
+        log += &format!("1 socket(AF_UNIX, SOCK_STREAM, 0) = 3<UNIX-STREAM:[{n}]>\n");
+        log += &format!("1 write({socket}, \"{bytes}\", 17) = 17\n1 close({socket}) = 0\n");
+    }
+    let (_place, mut command) = dump_of(&log);
+    process::limit(&mut command, Resource::RLIMIT_AS, 32 << 20);
+    let report = process::run(&mut command, b"");
+    assert_eq!((report.code(), report.stderr.as_str()), (Some(0), ""));
+    assert_eq!(report.text().lines().count(), 5000);
+}
+
+#[test]
+fn a_line_without_an_end_is_an_error() {
+    let (_place, mut command) = dump_of(&"x".repeat(5 << 20));
+    let report = process::run(&mut command, b"");
+    assert_eq!(report.code(), Some(1));
+    assert!(report.stderr.ends_with(": line 1 has more than 4194304 bytes\n"), "{report:?}");
+}
+
+#[test]
 fn any_cut_of_a_log_is_read_without_a_panic() {
     let bytes = message(MODERN, Header::new(1), b"x", true);
     let line = format!(
@@ -297,17 +322,28 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn dump_text(log: &str, arguments: &[&str]) -> Report {
-    let place: TempDir = tempfile::tempdir().unwrap();
-    let path = place.path().join("log");
-    fs::write(&path, log).unwrap();
-    dump(&path, arguments)
+    let (_place, mut command) = dump_of(log);
+    process::run(command.args(arguments), b"")
 }
 
 fn dump(log: &Path, arguments: &[&str]) -> Report {
+    process::run(command(log).args(arguments), b"")
+}
+
+/// What dumps a log with this in it.
+fn dump_of(log: &str) -> (TempDir, Command) {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("log");
+    fs::write(&path, log).unwrap();
+    let command = command(&path);
+    (place, command)
+}
+
+fn command(log: &Path) -> Command {
     let mut command = Command::new(imsg());
-    command.args(["dump", "--strace"]).args(arguments).arg(log);
+    command.args(["dump", "--strace"]).arg(log);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    process::run(&mut command, b"")
+    command
 }
 
 fn imsg() -> &'static Path {

@@ -17,6 +17,7 @@ use nix::errno::Errno;
 use signal_hook::consts::SIGCHLD;
 
 use crate::layers::Layers;
+use crate::patient::Patient;
 use crate::protocol::{Answer, CHANNEL, Failure, Request, Summary};
 use crate::{Dialect, complain, open};
 
@@ -67,7 +68,7 @@ enum Stop {
 
 /// Has the worker read all files, and prints what it says of them.
 fn converse(mut channel: Channel<Any>, worker: u32, files: &[PathBuf]) -> Result<ExitCode, Stop> {
-    let mut out = io::stdout().lock();
+    let mut out = Patient(io::stdout().lock());
 
     let layers = match receive(&mut channel, 0)? {
         Answer::Ready(layers) => layers,

@@ -18,6 +18,7 @@ mod verdict;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -110,6 +111,8 @@ pub(crate) fn main(arguments: &Arguments) -> ExitCode {
 
 /// Runs the cases, and says whether none failed.
 fn run(arguments: &Arguments) -> io::Result<bool> {
+    // Whoever started this may ignore it, and then nobody is told how a process ended.
+    signal_hook::flag::register(libc::SIGCHLD, Arc::default())?;
     let (dialect, name) = match arguments.dialect {
         Dialect::Classic => (Any::Classic(Endian::NATIVE), "classic"),
         Dialect::Modern => (Any::Modern(Endian::NATIVE), "modern"),
@@ -127,7 +130,8 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
         } else {
             line(&case, verdict, ended.as_ref().err())
         };
-        out.write_all(line.as_bytes())?;
+        out.write_all(line.as_bytes())
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot print: {error}")))?;
     }
     Ok(all_passed)
 }

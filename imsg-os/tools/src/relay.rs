@@ -28,8 +28,8 @@ use self::connection::Plan;
 use self::event_loop::{Relay, Server};
 use self::listener::{Listener, SocketFile};
 use self::raw::Raw;
-pub(crate) use self::side::Side;
 use self::side::{CLASSIC, MODERN};
+pub(crate) use self::side::{Side, zeroed};
 use self::tap::Tap;
 pub(crate) use self::tap::frame;
 use crate::dialect;
@@ -120,7 +120,7 @@ pub(crate) struct Arguments {
     patience: Duration,
 
     /// How long a side may read nothing of what is there for it. The connection ends then. Without
-    /// this, it is waited for, even if it died with its own end of the connection on its way
+    /// this, it is waited for, unless a descriptor is there for it
     #[arg(long, value_parser = seconds, value_name = "SECONDS")]
     reader_patience: Option<Duration>,
 }

@@ -16,7 +16,7 @@ mod list;
 use std::boxed::Box;
 use std::ffi::OsString;
 use std::format;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::vec::Vec;
 
@@ -53,9 +53,17 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let file = format!("{path:?}");
     let capture = std::fs::read(path).map_err(|error| format!("{file}: {error}"))?;
     let mut out = std::io::stdout().lock();
+    let mut printed = Ok(());
     let listed = list::list(&capture, dialect, |line| {
-        let _ = writeln!(out, "{line}"); // nobody may listen any more, as with `head`
+        if printed.is_ok() {
+            printed = print(&mut out, &format!("{line}\n"));
+        }
     });
+    match printed {
+        // Nobody listens any more, as with `head`.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        printed => printed?,
+    }
     match listed {
         Err(Error::Length { offset, error: BadLength { len, min, max } }) => Err(format!(
             "{file}: the message at byte {offset} says that it has {len} bytes, which is not \
@@ -68,4 +76,20 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         .into()),
         listed => Ok(listed?),
     }
+}
+
+/// Prints a line, at once or, where somebody made the output non-blocking, bit by bit.
+fn print(out: &mut impl Write, line: &str) -> std::io::Result<()> {
+    let mut rest = line.as_bytes();
+    while !rest.is_empty() {
+        match out.write(rest) {
+            Ok(written) => rest = &rest[written..],
+            // It takes nothing now.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

@@ -54,13 +54,7 @@ impl Side {
     /// The bytes of each buffer. Room for two of the largest messages lets one be sent while the
     /// next one is received.
     pub(crate) fn buffer(&self) -> io::Result<Box<[u8]>> {
-        let len = BUFFER.max(2 * self.max_len);
-        // Where there is none, `vec` would end the program. So it is tried before, and given back;
-        // no other thread takes it. (Memory that is zeroed by hand takes up its place at once.)
-        let mut room = Vec::<u8>::new();
-        room.try_reserve_exact(len).map_err(|_| ErrorKind::OutOfMemory)?;
-        drop(black_box(room));
-        Ok(vec![0; len].into_boxed_slice())
+        zeroed(BUFFER.max(2 * self.max_len))
     }
 
     /// Whether this side understands a message, or why not.
@@ -83,6 +77,16 @@ impl Side {
         }
         Ok(())
     }
+}
+
+/// So many bytes of memory, which take up their place only when they are written.
+pub(crate) fn zeroed(len: usize) -> io::Result<Box<[u8]>> {
+    // Where there is none, `vec` would end the program. So it is tried before, and given back; no
+    // other thread takes it.
+    let mut room = Vec::<u8>::new();
+    room.try_reserve_exact(len).map_err(|_| ErrorKind::OutOfMemory)?;
+    drop(black_box(room));
+    Ok(vec![0; len].into_boxed_slice())
 }
 
 impl Dialect for Side {

@@ -1,7 +1,10 @@
 //! The lines of a log, as far as they tell of sockets.
 
 use std::collections::HashMap;
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
+
+/// The longest line, in bytes. One of 131072 bytes of data, as escapes, has an eighth of it.
+const LONGEST: u64 = 4 << 20;
 
 /// What a system call did.
 pub(super) enum Call {
@@ -62,10 +65,15 @@ impl<R: BufRead> Calls<R> {
     pub(super) fn next_call(&mut self) -> io::Result<Option<Call>> {
         loop {
             self.text.clear();
-            if self.input.read_until(b'\n', &mut self.text)? == 0 {
+            let limited = &mut self.input.by_ref().take(LONGEST);
+            if limited.read_until(b'\n', &mut self.text)? == 0 {
                 return Ok(None);
             }
             self.line += 1;
+            if self.text.len() as u64 == LONGEST {
+                let reason = format!("line {} has more than {LONGEST} bytes", self.line);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+            }
             let text = String::from_utf8_lossy(&self.text);
             let (process, text) = split_process(text.trim_end());
             let whole = if let Some(begun) = text.strip_suffix(" <unfinished ...>") {

@@ -6,7 +6,7 @@ use imsg_os::imsg_wire::{Ancillary, Detected, Message, RecvBuf, split};
 use imsg_os::{Any, Dialect, Endian, HEADER_LEN};
 
 use super::call::Moved;
-use crate::relay::Side;
+use crate::relay::{Side, zeroed};
 
 /// The memory for what a stream has that is not printed yet: more than what is read at a time and a
 /// message that has begun.
@@ -15,12 +15,11 @@ const BUFFER: usize = 256 * 1024;
 /// How many descriptors may wait for their messages.
 const FILES: usize = 16;
 
+type Buffer = RecvBuf<Side, Box<[u8]>, String, FILES>;
+
 pub(super) struct Flow {
     state: State,
     side: Side,
-    buf: RecvBuf<Side, Box<[u8]>, String, FILES>,
-    /// How many messages were found.
-    messages: u64,
 }
 
 enum State {
@@ -28,26 +27,21 @@ enum State {
     AtStart,
     /// It began before the log, so that a message has to be found.
     Unknown,
-    /// Messages were found.
-    Known,
-    /// It is something else, or broken.
+    /// It is a stream of messages.
+    Known(Box<Buffer>),
+    /// It is something else, or over, or broken.
     Over,
 }
 
 impl Flow {
     pub(super) fn new(dialect: Option<Any>, from_start: bool) -> Self {
-        let side = Side::new(dialect);
-        let mut buf = RecvBuf::new(side.clone(), vec![0; BUFFER].into_boxed_slice());
-        // It is less than the buffer.
-        let _ = buf.set_max_len(Dialect::max_len(&side));
-        buf.allow_descriptors();
         let state = if from_start { State::AtStart } else { State::Unknown };
-        Self { state, side, buf, messages: 0 }
+        Self { state, side: Side::new(dialect) }
     }
 
     /// Whether nothing of it is unfinished.
     pub(super) fn is_between(&self) -> bool {
-        self.buf.unread_bytes() == 0
+        !matches!(&self.state, State::Known(buf) if buf.unread_bytes() > 0)
     }
 
     /// Takes what was received or sent, and gives the messages that are complete now, with the names of
@@ -55,84 +49,44 @@ impl Flow {
     pub(super) fn take(
         &mut self,
         moved: &Moved,
-        mut print: impl FnMut(Message<'_, String>, &'static str),
+        print: impl FnMut(Message<'_, String>, &'static str),
     ) -> Result<Option<String>, Broken> {
         let mut bytes = &moved.bytes[..];
         let mut note = None;
         match self.state {
             State::Over => return Ok(None),
-            _ if moved.count == 0 => return self.end(),
-            State::AtStart if !self.may_begin(bytes) => {
-                self.state = State::Over;
-                return Ok(None);
-            }
+            State::AtStart if self.may_begin(bytes) => self.state = State::Known(self.buffer()?),
+            State::AtStart => self.state = State::Over,
             State::Unknown => {
-                let Some(skipped) = self.first_message(bytes) else { return Ok(None) };
-                note = Some(format!("a stream that began before the log: {skipped} bytes skipped"));
-                bytes = &bytes[skipped..];
-            }
-            State::AtStart | State::Known => {}
-        }
-        self.state = State::Known;
-        let mut ancillary = match &moved.files[..] {
-            _ if moved.dropped => Ancillary::Dropped,
-            [] => Ancillary::Nothing,
-            [file] => Ancillary::One(file.clone()),
-            _ => Ancillary::Several,
-        };
-        while !bytes.is_empty() {
-            let spare = self.buf.spare().map_err(|error| broken(&mut self.state, error))?;
-            let n = spare.len().min(bytes.len());
-            spare[..n].copy_from_slice(&bytes[..n]);
-            bytes = &bytes[n..];
-            let ancillary = std::mem::replace(&mut ancillary, Ancillary::Nothing);
-            if self.buf.commit(n, ancillary).is_err() {
-                return Err(broken(
-                    &mut self.state,
-                    "more descriptors than a stream may have waiting",
-                ));
-            }
-            self.take_messages(&mut print)?;
-        }
-        if moved.bytes.len() < moved.count {
-            let (has, count) = (moved.bytes.len(), moved.count);
-            return Err(broken(
-                &mut self.state,
-                format_args!(
-                    "the log has only {has} of {count} bytes; \"-s 131072\" makes it have all"
-                ),
-            ));
-        }
-        Ok(note)
-    }
-
-    fn take_messages(
-        &mut self,
-        print: &mut impl FnMut(Message<'_, String>, &'static str),
-    ) -> Result<(), Broken> {
-        // To ask whether a message is there may show the dialect, and with that the rule.
-        while self.buf.is_ready() {
-            self.buf.set_pairing(self.side.pairing());
-            let name = self.side.name();
-            match self.buf.next_message() {
-                Ok(Some(message)) => {
-                    self.messages += 1;
-                    print(message, name);
+                if let Some(skipped) = self.first_message(bytes) {
+                    note = Some(format!(
+                        "a stream that began before the log: {skipped} bytes skipped"
+                    ));
+                    bytes = &bytes[skipped..];
+                    self.state = State::Known(self.buffer()?);
                 }
-                Ok(None) => break,
-                Err(error) => return Err(broken(&mut self.state, error)),
             }
+            State::Known(_) => {}
         }
-        Ok(())
+        let State::Known(buf) = &mut self.state else { return Ok(None) };
+        let taken = if moved.count == 0 {
+            end(buf).map(|()| false)
+        } else {
+            feed(buf, &self.side, bytes, moved, print).map(|()| true)
+        };
+        if !matches!(taken, Ok(true)) {
+            self.state = State::Over;
+        }
+        taken.map(|_| note)
     }
 
-    fn end(&mut self) -> Result<Option<String>, Broken> {
-        self.buf.finish();
-        self.state = State::Over;
-        match self.buf.next_message() {
-            Err(error) if self.messages > 0 => Err(broken(&mut self.state, error)),
-            _ => Ok(None),
-        }
+    fn buffer(&self) -> Result<Box<Buffer>, Broken> {
+        let storage = zeroed(BUFFER).map_err(|_| Broken("no memory is left for it".into()))?;
+        let mut buf = Box::new(RecvBuf::new(self.side.clone(), storage));
+        // It is less than the buffer.
+        let _ = buf.set_max_len(Dialect::max_len(&self.side));
+        buf.allow_descriptors();
+        Ok(buf)
     }
 
     /// Whether a stream of messages can begin so.
@@ -178,13 +132,59 @@ impl Flow {
     }
 }
 
-fn broken(state: &mut State, why: impl fmt::Display) -> Broken {
-    *state = State::Over;
-    Broken(why.to_string())
+/// Takes the bytes of a call, and what came with them.
+fn feed(
+    buf: &mut Buffer,
+    side: &Side,
+    mut bytes: &[u8],
+    moved: &Moved,
+    mut print: impl FnMut(Message<'_, String>, &'static str),
+) -> Result<(), Broken> {
+    let mut ancillary = match &moved.files[..] {
+        _ if moved.dropped => Ancillary::Dropped,
+        [] => Ancillary::Nothing,
+        [file] => Ancillary::One(file.clone()),
+        _ => Ancillary::Several,
+    };
+    while !bytes.is_empty() {
+        let spare = buf.spare()?;
+        let n = spare.len().min(bytes.len());
+        spare[..n].copy_from_slice(&bytes[..n]);
+        bytes = &bytes[n..];
+        if buf.commit(n, std::mem::replace(&mut ancillary, Ancillary::Nothing)).is_err() {
+            return Err(Broken("more descriptors wait than a stream may have waiting".into()));
+        }
+        // To ask whether a message is there may show the dialect, and with that the rule.
+        while buf.is_ready() {
+            buf.set_pairing(side.pairing());
+            let Some(message) = buf.next_message()? else { break };
+            print(message, side.name());
+        }
+    }
+    if moved.bytes.len() < moved.count {
+        let (has, count) = (moved.bytes.len(), moved.count);
+        return Err(Broken(format!(
+            "the log has only {has} of {count} bytes; \"-s 131072\" makes it have all"
+        )));
+    }
+    Ok(())
+}
+
+/// Checks that the stream ended behind a message.
+fn end(buf: &mut Buffer) -> Result<(), Broken> {
+    buf.finish();
+    buf.next_message()?;
+    Ok(())
 }
 
 /// Why no more of a stream is understood.
 pub(super) struct Broken(String);
+
+impl<E: std::error::Error> From<E> for Broken {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
 
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
