@@ -42,7 +42,7 @@ fn shells_complete_each_subcommand_and_all_its_options() {
 fn pages_that_cannot_be_written_are_an_error_with_the_directory() {
     let report = imsg(&["pages", "/dev/null/pages"]);
     assert_eq!(report.code(), Some(1));
-    let due = "imsg pages: \"/dev/null/pages\": Not a directory (os error 20)\n";
+    let due = "imsg pages: /dev/null/pages: Not a directory (os error 20)\n";
     assert_eq!(report.stderr, due);
 }
 

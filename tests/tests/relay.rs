@@ -951,13 +951,14 @@ fn names_of_sockets_are_shown_and_not_obeyed() {
 
 #[test]
 fn a_client_whose_descriptors_are_not_taken_leaves_its_place_to_others() {
-    let limits = ["--listen-dialect", "modern", "--patience", "0.2"];
+    // Longer than it takes to send all that is taken.
+    let limits = ["--listen-dialect", "modern", "--patience", "3"];
     let relay = Relay::start(&[&["--connect-dialect", "modern"][..], &limits].concat());
     let baseline = relay.program.descriptors();
     let mut idle = relay.connect(MODERN, MODERN);
     // The server reads nothing.
     let (mut client, server) = relay.connect(MODERN, MODERN);
-    client.send_until_it_blocks(0, true);
+    fill(&mut client, 0, true, &mut idle);
     drop(client);
     relay.program.until_complaints(1);
     relay.program.until_descriptors(baseline + 2);
