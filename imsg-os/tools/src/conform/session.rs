@@ -168,22 +168,19 @@ impl Session {
 
     /// Sends messages as a sender does that begins a `sendmsg` with the message that has a descriptor.
     pub(crate) fn send(&mut self, messages: &[Message]) -> Result {
-        for part in messages.chunk_by(|_, next| !next.marked) {
-            let bytes: Vec<_> = part.iter().flat_map(|it| it.bytes(self.dialect)).collect();
-            let files: Vec<_> = part.iter().filter_map(descriptor).collect();
-            self.send_bytes(&bytes, &files)?;
-        }
-        Ok(())
+        messages.chunk_by(|_, next| !next.marked).try_for_each(|part| self.send_together(part))
     }
 
     /// Sends them as a sender of the older generation does, which ends with that message.
     pub(crate) fn send_ending(&mut self, messages: &[Message]) -> Result {
-        for part in messages.chunk_by(|before, _| !before.marked) {
-            let bytes: Vec<_> = part.iter().flat_map(|it| it.bytes(self.dialect)).collect();
-            let files: Vec<_> = part.iter().filter_map(descriptor).collect();
-            self.send_bytes(&bytes, &files)?;
-        }
-        Ok(())
+        messages.chunk_by(|before, _| !before.marked).try_for_each(|part| self.send_together(part))
+    }
+
+    /// Sends them in one `sendmsg`, as far as it takes them.
+    fn send_together(&mut self, messages: &[Message]) -> Result {
+        let bytes: Vec<_> = messages.iter().flat_map(|it| it.bytes(self.dialect)).collect();
+        let files: Vec<_> = messages.iter().filter_map(descriptor).collect();
+        self.send_bytes(&bytes, &files)
     }
 
     /// Sends messages, and expects them back.
