@@ -1,9 +1,13 @@
 //! What the fuzz targets do, as functions, so that a stable compiler can replay what was found.
 
 mod descriptors;
+#[allow(dead_code, reason = "only the layout matters here")]
+#[path = "../../imsg-os/examples/shared/layers.rs"]
+mod layers;
 mod meters;
 mod parse;
 mod payload;
+mod privsep;
 mod roundtrip;
 mod script;
 mod stream;
@@ -11,6 +15,7 @@ mod stream;
 pub use descriptors::descriptors;
 pub use parse::parse;
 pub use payload::payload;
+pub use privsep::privsep;
 pub use roundtrip::roundtrip;
 pub use stream::stream;
 
@@ -63,5 +68,5 @@ mod tests {
         )*};
     }
 
-    tests! { parse stream roundtrip payload descriptors }
+    tests! { parse stream roundtrip payload descriptors privsep }
 }

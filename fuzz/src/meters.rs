@@ -1,4 +1,4 @@
-//! A dialect, a storage and descriptors that tell what a buffer did with them.
+//! A dialect and a storage that tell what a buffer did with them.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
@@ -103,26 +103,5 @@ impl Memory {
         self.seen.replace(Some(Vec::new()));
         look();
         self.seen.take().expect("it was asked for")
-    }
-}
-
-/// A descriptor: its number, and that it is open.
-#[derive(Debug)]
-pub(crate) struct Token {
-    pub(crate) id: u32,
-    _open: Rc<()>,
-}
-
-/// Counts the descriptors that are open.
-#[derive(Default)]
-pub(crate) struct Tokens(Rc<()>);
-
-impl Tokens {
-    pub(crate) fn open(&self, id: u32) -> Token {
-        Token { id, _open: Rc::clone(&self.0) }
-    }
-
-    pub(crate) fn count(&self) -> usize {
-        Rc::strong_count(&self.0) - 1
     }
 }

@@ -123,7 +123,7 @@ impl Case<'_> {
     /// `expected` tells only whether the stream ends inside a message.
     fn with_receive_buffer<D: Dialect>(&self, dialect: D, expected: &Parsed) -> Parsed {
         let storage = vec![0; self.max_len() + self.extra];
-        let mut buffer = RecvBuf::<D, Vec<u8>>::new(dialect, storage);
+        let mut buffer = RecvBuf::new(dialect, storage);
         buffer.set_max_len(self.max_len()).unwrap();
         let mut program = Program { buffer, messages: Vec::new(), error: None };
         let mut numbers = Numbers::new(self.seed);
@@ -165,7 +165,7 @@ impl Case<'_> {
     /// Sends each message on by itself.
     fn forwarded<D: Dialect>(&self, dialect: D, parsed: &Parsed) -> Vec<u8> {
         let storage = vec![0; self.max_len()];
-        let mut queue = SendBuf::<D, Vec<u8>, ()>::new(dialect, storage);
+        let mut queue = SendBuf::<D, Vec<u8>, ()>::with_descriptors(dialect, storage);
         queue.set_max_len(self.max_len()).unwrap();
         let mut stream = Vec::new();
         for (frame, payload) in &parsed.messages {

@@ -55,7 +55,7 @@ impl Plan<'_> {
         let max_len = HEADER_LEN + self.max_len;
         let storage = (before + HEADER_LEN + self.room).max(max_len);
         let room = storage - before - HEADER_LEN;
-        let mut queue = SendBuf::<_, _>::new(Modern::new(), vec![UNTOUCHED; storage]);
+        let mut queue = SendBuf::new(Modern::new(), vec![UNTOUCHED; storage]);
         queue.compose(Header::new(1), &vec![1_u8; self.queued][..], None).expect("an empty queue");
         queue.set_max_len(max_len).expect("no more than the storage has");
 

@@ -6,14 +6,15 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use imsg_tests::kernel::{Kernel, NoSlot, Socket};
-use imsg_tests::shim::{ReadOutcome, Shim};
+use imsg_wire::testing::kernel::{Kernel, NoSlot, Socket};
+use imsg_wire::testing::shim::{ReadOutcome, Shim};
+use imsg_wire::testing::{Token, Tokens};
 use imsg_wire::{
     Any, Descriptor, Endian, HEADER_LEN, Header, Message, Missing, NoRoom, NotOffered, Pairing,
     Reason, RecvBuf, Refused, SendBuf, Storage, Wiping,
 };
 
-use crate::meters::{LOOKS, Memory, Metered, Token, Tokens, Watched};
+use crate::meters::{LOOKS, Memory, Metered, Watched};
 use crate::script;
 
 /// How many descriptors the send buffer can hold.
@@ -200,7 +201,7 @@ struct Connection<S> {
 impl<S: Storage> Connection<S> {
     fn new(plan: &Plan, storage: S, memory: Rc<Memory>) -> Self {
         let (dialect, decoded) = Metered::new(plan.dialect);
-        let mut queue = SendBuf::new(dialect, storage);
+        let mut queue = SendBuf::with_descriptors(dialect, storage);
         queue.set_max_len(plan.max_len).expect("no more than the storage has");
         queue.set_pid(plan.pid);
         Self {
@@ -262,7 +263,7 @@ impl<S: Storage> Connection<S> {
             Some(chunk) => {
                 let (bytes, id) = self.talk.chunk();
                 assert_eq!(chunk.bytes, bytes, "what to send next");
-                assert_eq!(chunk.descriptor.map(|token| token.id), id);
+                assert_eq!(chunk.descriptor.map(|token| token.id()), id);
                 let start = self.memory.position(chunk.bytes);
                 if start != self.start {
                     assert!(self.queued <= self.start, "less is freed than moved");
@@ -332,7 +333,7 @@ impl<S: Storage> Connection<S> {
                 let full = id.is_some() && self.talk.descriptors.len() == CAPACITY;
                 let none_left = full && reason == Reason::DescriptorsFull;
                 assert!(room == Err(reason) || none_left, "{reason:?} instead of {room:?}");
-                assert_eq!(descriptor.map(|token| token.id), id, "what is given back");
+                assert_eq!(descriptor.map(|token| token.id()), id, "what is given back");
             }
         }
     }
@@ -402,7 +403,7 @@ impl<S: Storage> Connection<S> {
         };
         self.spoil();
         if given_back {
-            assert_eq!(returned.map(|token| token.id), id, "what is given back");
+            assert_eq!(returned.map(|token| token.id()), id, "what is given back");
         }
     }
 
@@ -441,10 +442,10 @@ impl<S: Storage> Connection<S> {
             return;
         };
         let n = most.min(chunk.bytes.len());
-        let (bytes, id) = (chunk.bytes[..n].to_vec(), chunk.descriptor.map(|token| token.id));
+        let (bytes, id) = (chunk.bytes[..n].to_vec(), chunk.descriptor.map(|token| token.id()));
         let id = id.filter(|_| n > 0);
         let done = self.queue.consume(n).expect("a part of the chunk");
-        assert_eq!(done.map(|token| token.id), id, "the descriptor that was sent");
+        assert_eq!(done.map(|token| token.id()), id, "the descriptor that was sent");
         if id.is_some() {
             self.talk.descriptors.pop_front();
         }
@@ -577,7 +578,8 @@ struct Receiver {
 impl Receiver {
     fn new(plan: &Plan) -> Self {
         let (dialect, decoded) = Metered::new(plan.dialect);
-        let mut buffer = RecvBuf::new(dialect, vec![0; plan.max_len + plan.extra_to_receive]);
+        let mut buffer =
+            RecvBuf::with_descriptors(dialect, vec![0; plan.max_len + plan.extra_to_receive]);
         buffer.set_max_len(plan.max_len).expect("no more than the storage has");
         buffer.set_pairing(plan.rule);
         if plan.allowed {
@@ -610,9 +612,10 @@ impl Receiver {
         match read.expect("an honest peer") {
             ReadOutcome::Data(n) => self.received += n,
             ReadOutcome::WouldBlock => {}
+            ReadOutcome::Full => panic!("there was room"),
             ReadOutcome::Closed => panic!("the sender has not ended the stream"),
         }
-        self.dropped.extend(socket.take_lost().iter().map(|token| token.id));
+        self.dropped.extend(socket.take_lost().iter().map(|token| token.id()));
     }
 
     /// Takes a message if there is one, which must be the next one that was sent.
@@ -636,7 +639,7 @@ impl Receiver {
         };
         let found = match found.descriptor {
             Descriptor::None => Descriptor::None,
-            Descriptor::Here(token) => Descriptor::Here(token.id),
+            Descriptor::Here(token) => Descriptor::Here(token.id()),
             Descriptor::Missing(why) => Descriptor::Missing(why),
         };
         assert_eq!(found, descriptor);

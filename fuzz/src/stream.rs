@@ -7,12 +7,13 @@ use std::rc::Rc;
 
 use arbitrary::{Arbitrary, Unstructured};
 use imsg_tests::reference::decode;
+use imsg_wire::testing::{Token, Tokens};
 use imsg_wire::{
     Ancillary, Any, BadLength, DEFAULT_MAX_LEN, Descriptor, Dialect, Error, Fault, HEADER_LEN,
     Header, Message, Missing, NoRoom, NotOffered, Pairing, RecvBuf, Storage, Violation, Wiping,
 };
 
-use crate::meters::{LOOKS, Memory, Metered, Token, Tokens, Watched};
+use crate::meters::{LOOKS, Memory, Metered, Watched};
 use crate::script;
 
 /// How many descriptors the buffer can hold.
@@ -159,7 +160,7 @@ struct Program<'a, S> {
 impl<'a, S: Storage> Program<'a, S> {
     fn new(plan: &'a Plan, storage: S, memory: Rc<Memory>) -> Self {
         let (dialect, decoded) = Metered::new(plan.dialect);
-        let mut buffer = RecvBuf::new(dialect, storage);
+        let mut buffer = RecvBuf::with_descriptors(dialect, storage);
         buffer.set_pairing(Pairing::Ordered);
         Self {
             buffer,
@@ -309,7 +310,7 @@ impl<'a, S: Storage> Program<'a, S> {
                 assert!(n > self.lent || nothing_lent, "what was lent is not received");
                 assert_eq!((claimed, offered), (n, self.lent));
                 match (brought, returned) {
-                    (Brought::One, Ancillary::One(token)) => assert_eq!(token.id, id),
+                    (Brought::One, Ancillary::One(token)) => assert_eq!(token.id(), id),
                     (Brought::Nothing, Ancillary::Nothing) => {}
                     (Brought::Dropped, Ancillary::Dropped) => {}
                     (_, returned) => panic!("{returned:?} instead of {brought:?}"),
@@ -478,7 +479,7 @@ impl Decoder {
                 assert_eq!(found.payload, &self.bytes[expected.payload], "the payload");
                 let descriptor = match &found.descriptor {
                     Descriptor::None => Descriptor::None,
-                    Descriptor::Here(token) => Descriptor::Here(token.id),
+                    Descriptor::Here(token) => Descriptor::Here(token.id()),
                     Descriptor::Missing(why) => Descriptor::Missing(*why),
                 };
                 assert_eq!(descriptor, expected.descriptor);

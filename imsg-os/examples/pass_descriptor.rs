@@ -5,19 +5,18 @@
 //! that reads the file and sends back what it counted.
 //!
 //! ```sh
-//! cargo run -p imsg-os --example pass_descriptor -- /etc/passwd
+//! cargo run -p imsg-os --features process --example pass_descriptor -- /etc/passwd
 //! ```
 
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, ExitCode};
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
-use command_fds::{CommandFdExt, FdMapping};
+use imsg_os::process::{CHANNEL, Worker};
 use imsg_os::typed::Protocol;
 use imsg_os::{Channel, Modern, inherited, protocol};
 use signal_hook::consts::SIGCHLD;
@@ -69,10 +68,14 @@ fn parent(path: &Path) -> Result<()> {
     let file = File::open(path).map_err(|error| format!("{path:?}: {error}"))?;
     // Whoever started this may ignore SIGCHLD, and then nobody is told how a child ended.
     signal_hook::flag::register(SIGCHLD, Arc::default())?;
-    let (mut worker, mut channel) = start_worker()?;
+    // This program again.
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("--worker");
+    let (mut worker, socket) = Worker::start(command)?;
+    let mut channel = Channel::new(socket, Modern::new())?;
     let answer = ask(&mut channel, file.into());
     drop(channel); // the worker sees the end of the stream, and ends
-    let status = worker.wait()?;
+    let status = worker.child.wait()?;
 
     // What became of the worker explains a broken channel better than the channel does.
     if !status.success() {
@@ -82,18 +85,6 @@ fn parent(path: &Path) -> Result<()> {
     let Counted { bytes, lines } = answer?;
     writeln!(io::stdout(), "{path:?}: {bytes} bytes, {lines} lines")?;
     Ok(())
-}
-
-/// Starts this program again, with one end of a new channel as its descriptor 3.
-fn start_worker() -> Result<(Child, Channel)> {
-    let (ours, theirs) = UnixStream::pair()?;
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg("--worker");
-    command.fd_mappings(vec![FdMapping { parent_fd: theirs.into(), child_fd: 3 }])?;
-    let worker = command.spawn()?;
-    // `command`, and the worker's end in it, is dropped here: the parent would otherwise hold
-    // both ends, and never see the end of the stream.
-    Ok((worker, Channel::new(ours, Modern::new())?))
 }
 
 fn ask(channel: &mut Channel, descriptor: OwnedFd) -> Result<Counted> {
@@ -109,7 +100,7 @@ fn ask(channel: &mut Channel, descriptor: OwnedFd) -> Result<Counted> {
 /// Answers requests until the parent hangs up.
 fn worker() -> Result<()> {
     // SAFETY: nothing else in this program takes up descriptor 3.
-    let socket = unsafe { inherited(3) }?;
+    let socket = unsafe { inherited(CHANNEL) }?;
     let mut channel = Channel::new(socket, Modern::new())?;
     channel.rx.allow_descriptors();
     while let Some(request) = channel.rx.recv()? {

@@ -111,7 +111,7 @@ use crate::sys::{self, Interest};
 /// # assert!(!on_event(&mut channel)?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub type Channel<D = Modern, S = Box<[u8]>> = channel::Channel<D, S, OwnedFd>;
+pub type Channel<D = Modern, S = Box<[u8]>, T = S> = channel::Channel<D, S, OwnedFd, T>;
 
 /// The receiving half of a [`Channel`].
 pub type Receiver<D = Modern, S = Box<[u8]>> = channel::Receiver<D, S, OwnedFd>;
@@ -148,18 +148,17 @@ impl<D: Dialect + Clone> Channel<D> {
     }
 }
 
-impl<D: Dialect + Clone, S: Storage> Channel<D, S> {
+impl<D: Dialect + Clone, S: Storage, T: Storage> Channel<D, S, T> {
     /// A channel over a connected Unix stream socket, with the given memory for what is received
-    /// and for what is to be sent.
+    /// and for what is to be sent, which may be of two types.
     ///
     /// ```
     /// use imsg_os::{Channel, Classic};
     /// use std::os::unix::net::UnixStream;
     ///
     /// let (socket, _peer) = UnixStream::pair()?;
-    /// let (mut received, mut queued) = ([0; 4096], [0; 1024]);
-    /// let channel =
-    ///     Channel::with_storage(socket, Classic::new(), &mut received[..], &mut queued[..])?;
+    /// let mut received = vec![0; 4096];
+    /// let channel = Channel::with_storage(socket, Classic::new(), &mut received[..], [0; 1024])?;
     /// assert_eq!(channel.rx.max_len(), 4096);
     /// # Ok::<(), std::io::Error>(())
     /// ```
@@ -171,7 +170,7 @@ impl<D: Dialect + Clone, S: Storage> Channel<D, S> {
         socket: impl Into<OwnedFd>,
         dialect: D,
         received: S,
-        queued: S,
+        queued: T,
     ) -> Result<Self, NotAStream> {
         let socket = socket.into();
         let checked = sys::require_connected_stream(socket.as_fd());
@@ -182,7 +181,7 @@ impl<D: Dialect + Clone, S: Storage> Channel<D, S> {
     }
 }
 
-impl<D: Dialect, S: Storage> Channel<D, S> {
+impl<D: Dialect, S: Storage, T: Storage> Channel<D, S, T> {
     /// Whether [`Receiver::read`], [`Sender::write`] and [`Sender::send_borrowed`] wait, or say that
     /// they would.
     ///
@@ -198,10 +197,10 @@ impl<D: Dialect, S: Storage> Channel<D, S> {
 ///
 /// Fails, and gives the channel back, when the two halves are not of the same channel, so that
 /// the socket has another owner.
-impl<D: Dialect, S: Storage> TryFrom<Channel<D, S>> for OwnedFd {
-    type Error = Channel<D, S>;
+impl<D: Dialect, S: Storage, T: Storage> TryFrom<Channel<D, S, T>> for OwnedFd {
+    type Error = Channel<D, S, T>;
 
-    fn try_from(channel: Channel<D, S>) -> Result<Self, Self::Error> {
+    fn try_from(channel: Channel<D, S, T>) -> Result<Self, Self::Error> {
         let Channel { rx, tx } = channel;
         if !Arc::ptr_eq(&rx.socket, &tx.socket) {
             return Err(Channel { rx, tx });

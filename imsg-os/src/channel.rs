@@ -24,16 +24,17 @@ pub(crate) fn default_storage() -> Box<[u8]> {
     vec![0; 4 * DEFAULT_MAX_LEN].into_boxed_slice()
 }
 
-/// A stream socket of the kind `K`, which carries messages both ways (`struct imsgbuf`).
+/// A stream socket of the kind `K`, which carries messages both ways (`struct imsgbuf`). `S` is the
+/// storage of what is received, `T` that of what is to be sent.
 #[derive(Debug)]
-pub struct Channel<D: Dialect, S: Storage, K> {
+pub struct Channel<D: Dialect, S: Storage, K, T: Storage = S> {
     /// The receiving half.
     pub rx: Receiver<D, S, K>,
     /// The sending half.
-    pub tx: Sender<D, S, K>,
+    pub tx: Sender<D, T, K>,
 }
 
-impl<D: Dialect, S: Storage, K: AsFd> Channel<D, S, K> {
+impl<D: Dialect, S: Storage, K: AsFd, T: Storage> Channel<D, S, K, T> {
     /// Who is at the other end: the process that connected, or that made the socket pair, at the
     /// time that it did.
     ///
@@ -45,27 +46,27 @@ impl<D: Dialect, S: Storage, K: AsFd> Channel<D, S, K> {
     }
 
     /// A channel over a socket that was found to be connected, whose calls may block or not.
-    pub(crate) fn over(socket: K, dialect: D, received: S, queued: S, waits: bool) -> Self
+    pub(crate) fn over(socket: K, dialect: D, received: S, queued: T, waits: bool) -> Self
     where
         D: Clone,
     {
         let socket = Arc::new(socket);
-        let buf = RecvBuf::new(dialect.clone(), received);
+        let buf = RecvBuf::with_descriptors(dialect.clone(), received);
         let reading = Reading { waits, reserve: None, failed: false };
         let rx = Receiver { socket: Arc::clone(&socket), buf, reading };
-        let mut tx = Sender { socket, buf: SendBuf::new(dialect, queued), waits };
+        let mut tx = Sender { socket, buf: SendBuf::with_descriptors(dialect, queued), waits };
         tx.set_pid(std::process::id());
         Self { rx, tx }
     }
 }
 
-impl<D: Dialect, S: Storage, K: AsFd> AsFd for Channel<D, S, K> {
+impl<D: Dialect, S: Storage, K: AsFd, T: Storage> AsFd for Channel<D, S, K, T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.rx.as_fd()
     }
 }
 
-impl<D: Dialect, S: Storage, K: AsFd> AsRawFd for Channel<D, S, K> {
+impl<D: Dialect, S: Storage, K: AsFd, T: Storage> AsRawFd for Channel<D, S, K, T> {
     fn as_raw_fd(&self) -> RawFd {
         self.rx.as_raw_fd()
     }

@@ -113,7 +113,9 @@
 //!
 //! | feature | adds |
 //! | --- | --- |
+//! | `arbitrary` | `testing::Stream`, what a peer of a declared protocol may send, to fuzz a handler |
 //! | `process` | `imsg_os::process`, programs that are started with a channel, ended and reaped |
+//! | `testing` | `imsg_os::testing`, two ends joined in memory, to test a handler without sockets |
 //! | `tokio` | `imsg_os::tokio`, a channel to be awaited; every future is cancel safe |
 //! | `zeroize` | `Wiping`, a storage that overwrites what is not needed any more |
 //!
@@ -128,10 +130,17 @@
 //! and to drop their privileges, this crate leaves to others, such as `command-fds` and `nix`, but for
 //! the feature `process`.
 //!
+//! # Testing a handler
+//!
+//! A handler that is generic over [`Compose`], in place of a [`Sender`], can be tested without sockets:
+//! with the feature `testing`, `imsg_os::testing` joins it to a client in memory, cuts what both send at
+//! any byte and drops descriptors, as any kernel may. Its page also shows how to fuzz it, and that of
+//! `imsg_os::tokio` how to test limits of time.
+//!
 //! # Starting a process with a channel
 //!
 //! The worker finds its end as descriptor 3, and takes it up with [`inherited`]. With the feature
-//! `process`, `process::Worker` starts it, ends it and reaps it; `pass_descriptor` has both sides by
+//! `process`, `process::Worker` starts it, ends it and reaps it, as in `pass_descriptor`; `imsg_init` does it by
 //! hand, with the crate `command-fds`. What matters is that the parent keeps no copy of the worker's
 //! end: the end of the worker would go unnoticed.
 //!
@@ -232,6 +241,9 @@ pub use error::{NotAStream, RecvError, SendError, is_peer_gone};
 pub use imsg_wire;
 #[cfg(feature = "zeroize")]
 pub use imsg_wire::Wiping;
+#[cfg(feature = "testing")]
+#[doc(no_inline)]
+pub use imsg_wire::testing;
 pub use imsg_wire::{
     Any, BadLength, Classic, Compose, Counts, DEFAULT_MAX_LEN, Descriptor, DescriptorError,
     Dialect, Endian, Error, Fault, HEADER_LEN, Header, Missing, Modern, OwnedMessage, Pairing,

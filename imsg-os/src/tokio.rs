@@ -67,6 +67,47 @@
 //! As the blocking channel, this one allocates nothing once it is made; what the runtime does to
 //! wait is its own. A descriptor is closed where it is dropped, which can block the thread of the
 //! runtime for as long as its file system likes (FUSE, NFS).
+//!
+//! # Tests of time limits
+//!
+//! In the paused time of tokio (its feature `test-util`), the clock moves to the next timer as soon
+//! as no task can go on, so that a limit of minutes takes none. The runtime knows nothing of a peer
+//! in another thread or process, which would be given no time to answer. So a test has both ends in
+//! one runtime of one thread:
+//!
+//! ```
+//! use imsg_os::tokio::Channel;
+//! use imsg_os::{Header, Modern};
+//! use std::time::Duration;
+//! use tokio::time::{Instant, sleep, timeout};
+//!
+//! /// Answers a client until it is idle for too long.
+//! async fn serve(mut channel: Channel) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//!     while let Some(request) = timeout(Duration::from_secs(30), channel.rx.recv()).await?? {
+//!         channel.tx.forward(&request, None)?;
+//!         channel.tx.flush().await?;
+//!     }
+//!     Ok(())
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // #[tokio::test(start_paused = true)]
+//! let (mut client, server) = Channel::pair(Modern::new())?;
+//! let server = tokio::spawn(serve(server));
+//!
+//! sleep(Duration::from_secs(29)).await;
+//! client.tx.compose(Header::new(1), b"in time", None)?;
+//! client.tx.flush().await?;
+//! assert_eq!(client.rx.recv().await?.expect("an answer").payload, b"in time");
+//!
+//! let start = Instant::now();
+//! assert!(client.rx.recv().await?.is_none(), "the server hangs up");
+//! assert!(start.elapsed() >= Duration::from_secs(29));
+//! assert!(server.await?.unwrap_err().is::<tokio::time::error::Elapsed>());
+//! # Ok(())
+//! # }
+//! ```
 
 mod client;
 
@@ -92,7 +133,7 @@ pub use client::{CallError, Client, Driver, Reply};
 /// The halves are separate fields, so that a reply can be composed while the message that it
 /// answers is still borrowed. They can also be moved apart, into two tasks; the socket is closed
 /// when both are gone.
-pub type Channel<D = Modern, S = Box<[u8]>> = channel::Channel<D, S, UnixStream>;
+pub type Channel<D = Modern, S = Box<[u8]>, T = S> = channel::Channel<D, S, UnixStream, T>;
 
 /// The receiving half of a [`Channel`].
 pub type Receiver<D = Modern, S = Box<[u8]>> = channel::Receiver<D, S, UnixStream>;
@@ -164,7 +205,7 @@ impl<D: Dialect + Clone> Channel<D> {
     }
 }
 
-impl<D: Dialect + Clone, S: Storage> Channel<D, S> {
+impl<D: Dialect + Clone, S: Storage, T: Storage> Channel<D, S, T> {
     /// A channel over a connected stream, with the given memory for what is received and for what
     /// is to be sent.
     ///
@@ -176,7 +217,7 @@ impl<D: Dialect + Clone, S: Storage> Channel<D, S> {
         stream: UnixStream,
         dialect: D,
         received: S,
-        queued: S,
+        queued: T,
     ) -> io::Result<Self> {
         sys::require_connected_stream(stream.as_fd())?;
         Ok(Self::over(stream, dialect, received, queued, false))

@@ -94,11 +94,11 @@ impl Turn {
     }
 
     /// Reads, handles and writes until nothing can be done, or the messages are used up.
-    fn run<D: Dialect, S: Storage, E>(
+    fn run<D: Dialect, S: Storage, T: Storage, E>(
         &self,
-        channel: &mut Channel<D, S>,
+        channel: &mut Channel<D, S, T>,
         readable: bool,
-        mut handle: impl FnMut(Message<'_>, &mut Sender<D, S>) -> Result<(), E>,
+        mut handle: impl FnMut(Message<'_>, &mut Sender<D, T>) -> Result<(), E>,
     ) -> Result<Next, TurnError<E>> {
         let mut reads = readable || self.edge_triggered;
         let mut left = self.messages;
@@ -140,7 +140,11 @@ impl Turn {
     }
 
     /// Whether reading makes sense: the stream goes on, and what it brings can be handled.
-    fn may_read<D: Dialect, S: Storage>(&self, rx: &Receiver<D, S>, tx: &Sender<D, S>) -> bool {
+    fn may_read<D: Dialect, S: Storage, T: Storage>(
+        &self,
+        rx: &Receiver<D, S>,
+        tx: &Sender<D, T>,
+    ) -> bool {
         !rx.buf.is_finished() && !rx.is_ready() && self.has_room(tx)
     }
 }
@@ -208,6 +212,20 @@ impl<E: fmt::Display> fmt::Display for TurnError<E> {
 /// Also where `E` is a `Box<dyn Error>`, which is no `Error` itself.
 impl<E: fmt::Display + fmt::Debug> error::Error for TurnError<E> {}
 
+/// Has the error number of what it is; the error of a handler is [wrapped](io::Error::other).
+impl<E> From<TurnError<E>> for io::Error
+where
+    E: Into<Box<dyn error::Error + Send + Sync>>,
+{
+    fn from(error: TurnError<E>) -> Self {
+        match error {
+            TurnError::Receive(error) => error.into(),
+            TurnError::Send(error) => error.into(),
+            TurnError::Handler(error) => io::Error::other(error),
+        }
+    }
+}
+
 impl<E> From<RecvError> for TurnError<E> {
     fn from(error: RecvError) -> Self {
         Self::Receive(error)
@@ -220,7 +238,7 @@ impl<E> From<io::Error> for TurnError<E> {
     }
 }
 
-impl<D: Dialect, S: Storage> Channel<D, S> {
+impl<D: Dialect, S: Storage, T: Storage> Channel<D, S, T> {
     /// Does all that can be done without waiting: reads, hands messages to `handle` while an answer
     /// has room, sends, and goes on if that made room.
     ///
@@ -243,7 +261,7 @@ impl<D: Dialect, S: Storage> Channel<D, S> {
         &mut self,
         turn: &Turn,
         readable: bool,
-        handle: impl FnMut(Message<'_>, &mut Sender<D, S>) -> Result<(), E>,
+        handle: impl FnMut(Message<'_>, &mut Sender<D, T>) -> Result<(), E>,
     ) -> Result<Next, TurnError<E>> {
         turn.run(self, readable, handle)
     }

@@ -5,13 +5,13 @@
 mod common;
 
 use std::convert::Infallible;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use common::{leaving_no_descriptor, number_of, numbered, numbers, watched};
 use imsg_os::tokio::{CallError, Channel, Client, Driver};
-use imsg_os::{Descriptor, Header, Message, Modern, Reason, RecvError, TurnError};
+use imsg_os::{Descriptor, Header, Message, Modern, Reason, RecvError, Refused, TurnError};
 use tokio::task::JoinHandle;
 
 type Run<E = Infallible> = JoinHandle<Result<(), TurnError<E>>>;
@@ -315,4 +315,75 @@ fn however_calls_are_given_up_each_other_one_gets_its_own_reply() {
             assert!((1..800).contains(&answered), "{answered} of 800 were answered");
         });
     });
+}
+
+imsg_wire::protocol! {
+    /// What is asked, with and without a descriptor.
+    #[derive(Debug)]
+    enum Question<'a> {
+        5 => Named { number: u32, name: &'a std::ffi::CStr } + Option<OwnedFd>,
+        6 => Padded { name: &'a str as imsg_wire::typed::Padded<4> } + OwnedFd,
+    }
+}
+
+#[test]
+fn a_question_is_sent_as_it_is_declared_and_its_reply_can_be_taken_apart() {
+    leaving_no_descriptor(|| {
+        block_on(async {
+            let (client, run, mut peer) = start::<2>();
+            let peer = tokio::spawn(async move {
+                let mut request = peer.rx.recv().await.unwrap().expect("a request");
+                assert_eq!(
+                    (request.header.msg_type, request.payload),
+                    (5, &b"\x07\0\0\0name\0"[..])
+                );
+                let descriptor = request.descriptor.take();
+                assert!(descriptor.is_some());
+                peer.tx.forward(&request, descriptor).unwrap();
+                peer.tx.flush().await.unwrap();
+                assert!(peer.rx.recv().await.unwrap().is_none());
+            });
+            let number = u32::from_ne_bytes([7, 0, 0, 0]);
+            let descriptor = Some(numbered(9));
+            let question = Question::Named { number, name: c"name", descriptor };
+            let mut reply = client.ask(question).await.unwrap();
+            let Ok(Question::Named { number: same, name, descriptor: Some(descriptor) }) =
+                reply.message().try_into()
+            else {
+                panic!("{reply:?}");
+            };
+            assert_eq!((same, name, number_of(descriptor)), (number, c"name", 9));
+            drop(client);
+            run.await.unwrap().unwrap();
+            peer.await.unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_question_that_cannot_be_encoded_is_refused_with_its_descriptor_and_nothing_is_sent() {
+    leaving_no_descriptor(|| {
+        block_on(async {
+            let (client, run, mut peer) = start::<2>();
+            let error = client
+                .ask(Question::Padded { name: "too long", descriptor: numbered(3) })
+                .await
+                .unwrap_err();
+            let CallError::Refused(refused) = error else { panic!("{error:?}") };
+            assert!(matches!(refused.reason, Reason::Payload(_)), "{refused:?}");
+            assert_eq!(refused.descriptor.map(number_of), Some(3));
+            drop(client);
+            run.await.unwrap().unwrap();
+            assert!(peer.rx.recv().await.unwrap().is_none());
+        });
+    });
+}
+
+#[test]
+fn a_call_without_a_reply_is_an_error_of_the_system_that_says_why() {
+    let gone = io::Error::from(CallError::Gone);
+    assert!(imsg_os::is_peer_gone(&gone), "{gone:?}");
+    let reason = Reason::TooLong { len: 2, max: 1 };
+    let refused = CallError::Refused(Refused { reason, descriptor: None });
+    assert_eq!(io::Error::from(refused).raw_os_error(), Some(libc::ERANGE));
 }

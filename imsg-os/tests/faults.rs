@@ -548,7 +548,7 @@ fn received<D: ByHand>(
     most: usize,
     eager: bool,
 ) -> (Vec<Got>, Range<u64>) {
-    let mut buf = RecvBuf::<_, _, OwnedFd>::new(d, [0; 4096]);
+    let mut buf = RecvBuf::<_, _, OwnedFd>::with_descriptors(d, [0; 4096]);
     buf.allow_descriptors();
     buf.set_pairing(rule);
     let mut got = Vec::new();

@@ -22,7 +22,7 @@ use crate::storage::Storage;
 ///     queue.compose(Header { id, ..Header::new(1) }, b"hello", None)
 /// }
 ///
-/// let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; 64]);
+/// let mut queue = SendBuf::new(Modern::new(), [0; 64]);
 /// greet(&mut queue, 7)?;
 /// assert_eq!(queue.chunk().unwrap().bytes[16..], *b"hello");
 /// # Ok::<(), Refused>(())

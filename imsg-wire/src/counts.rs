@@ -8,7 +8,7 @@
 /// ```
 /// use imsg_wire::{Counts, Header, Modern, SendBuf};
 ///
-/// let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; 64]);
+/// let mut queue = SendBuf::new(Modern::new(), [0; 64]);
 /// queue.compose(Header::new(1), b"first", None)?;
 /// queue.compose(Header::new(2), b"second", None)?;
 /// queue.consume(16 + 5 + 16)?;

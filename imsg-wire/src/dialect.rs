@@ -59,12 +59,12 @@ use crate::header::{ClassicHeader, Frame, HEADER_LEN, ModernHeader};
 ///     }
 /// }
 ///
-/// let mut queue = SendBuf::<_, _>::new(LengthOnly, [0; 64]);
+/// let mut queue = SendBuf::new(LengthOnly, [0; 64]);
 /// queue.compose(Header::default(), b"hello", None)?;
 /// let bytes = queue.chunk().unwrap().bytes;
 /// assert_eq!(bytes.len(), 8 + 5);
 ///
-/// let mut received = RecvBuf::<_, _>::new(LengthOnly, [0; 64]);
+/// let mut received = RecvBuf::new(LengthOnly, [0; 64]);
 /// received.spare()?[..bytes.len()].copy_from_slice(bytes);
 /// received.commit(bytes.len(), Ancillary::Nothing)?;
 /// assert_eq!(received.next_message()?.unwrap().payload, b"hello");

@@ -19,10 +19,10 @@
 //! ```
 //! use imsg_wire::{Ancillary, Header, Modern, RecvBuf, SendBuf};
 //!
-//! let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; 1024]);
+//! let mut queue = SendBuf::new(Modern::new(), [0; 1024]);
 //! queue.compose(Header::new(1).with_id(7), b"hello", None)?;
 //!
-//! let mut received = RecvBuf::<_, _>::new(Modern::new(), [0; 1024]);
+//! let mut received = RecvBuf::new(Modern::new(), [0; 1024]);
 //! while let Some(chunk) = queue.chunk() {
 //!     let spare = received.spare()?;
 //!     let n = chunk.bytes.len().min(spare.len()); // a real program sends and receives here
@@ -57,7 +57,7 @@
 //!     }
 //! }
 //!
-//! let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; 256]);
+//! let mut queue = SendBuf::new(Modern::new(), [0; 256]);
 //! ToWorker::ConfEntry { name: "listen", value: b"*" }.compose(&mut queue, 7)?;
 //!
 //! fn apply(message: Message<'_>) -> String {
@@ -92,7 +92,9 @@
 //!   slow, twice what is queued and the next message.
 //! - The maximum of both starts at 16384 bytes, or what the storage holds if that is less.
 //!   [`RecvBuf::set_max_len`] and [`SendBuf::set_max_len`] change it.
-//! - The last parameter, `N`, is how many descriptors each can hold.
+//! - The last parameter, `N`, is how many descriptors each can hold. A buffer without descriptors has
+//!   that room too, as it may be told that one was lost. `RecvBuf<D, S, Infallible, 2>` and
+//!   `SendBuf<D, S, Infallible, 1>`, made by `with_descriptors`, take the least.
 //!
 //! # When something is wrong
 //!
@@ -116,15 +118,23 @@
 //!
 //! | feature | adds |
 //! | --- | --- |
+//! | `arbitrary` | `Arbitrary` for [`Header`] and [`Frame`], and `testing::Stream`, what a peer may send, to fuzz a handler |
 //! | `zeroize` | `Wiping`, a storage that overwrites what is not needed any more |
 //! | `serde` | `Serialize` and `Deserialize` for [`Header`] and [`Frame`] |
 //! | `defmt` | `defmt::Format` for the same |
+//! | `testing` | `testing`, two ends joined in memory, to test a handler without sockets; it allocates, and can panic |
 //!
 #![doc = include_str!("c_functions.md")]
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+
+#[cfg(feature = "testing")]
+extern crate alloc;
+// For the descriptors of a program.
+#[cfg(all(feature = "testing", unix))]
+extern crate std;
 
 mod abbreviated;
 mod compose;
@@ -142,6 +152,8 @@ mod recv;
 mod requests;
 mod send;
 mod storage;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod typed;
 #[cfg(feature = "zeroize")]
 mod wiping;

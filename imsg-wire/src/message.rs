@@ -128,7 +128,7 @@ pub(crate) fn truncated<D: Dialect>(
 /// ```
 /// use imsg_wire::{Classic, DEFAULT_MAX_LEN, Header, Messages, SendBuf};
 ///
-/// let mut stream = SendBuf::<_, _>::new(Classic::new(), [0; 256]);
+/// let mut stream = SendBuf::new(Classic::new(), [0; 256]);
 /// stream.compose(Header::new(1), b"one", None)?;
 /// stream.compose(Header::new(2), b"three", None)?;
 /// let bytes = stream.chunk().unwrap().bytes;

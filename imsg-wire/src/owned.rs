@@ -33,7 +33,7 @@ use crate::message::Message;
 /// let message = OwnedMessage::try_from(message).expect("at most 64 bytes");
 /// kept.push_back(message).expect("at most 8 messages");
 ///
-/// let mut queue: SendBuf<_, _, &str> = SendBuf::new(Modern::new(), [0; 256]);
+/// let mut queue: SendBuf<_, _, &str> = SendBuf::with_descriptors(Modern::new(), [0; 256]);
 /// while let Some(mut message) = kept.pop_front() {
 ///     let descriptor = message.descriptor.take();
 ///     queue.forward(&message.view(), descriptor)?;

@@ -31,7 +31,7 @@
 //! }
 //!
 //! let request = Request { kind: 1, _padding: [0; 3], count: 2, cookie: 3 };
-//! let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; 64]);
+//! let mut queue = SendBuf::new(Modern::new(), [0; 64]);
 //! queue.compose(Header::new(1), &request, None)?;
 //!
 //! let payload = &queue.chunk().unwrap().bytes[16..];

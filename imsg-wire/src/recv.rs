@@ -27,10 +27,10 @@ use crate::storage::{Storage, move_to_front};
 /// ```
 /// use imsg_wire::{Ancillary, Descriptor, Header, Modern, RecvBuf, SendBuf};
 ///
-/// let mut sender: SendBuf<_, _, &str> = SendBuf::new(Modern::new(), [0; 64]);
+/// let mut sender: SendBuf<_, _, &str> = SendBuf::with_descriptors(Modern::new(), [0; 64]);
 /// sender.compose(Header::new(1), b"take this", Some("descriptor"))?;
 ///
-/// let mut receiver: RecvBuf<_, _, &str> = RecvBuf::new(Modern::new(), [0; 64]);
+/// let mut receiver: RecvBuf<_, _, &str> = RecvBuf::with_descriptors(Modern::new(), [0; 64]);
 /// receiver.allow_descriptors();
 /// let sent = sender.chunk().unwrap();
 /// let n = sent.bytes.len();
@@ -68,11 +68,21 @@ struct RecvState<D, F, const N: usize> {
     descriptors: Descriptors<F, N>,
 }
 
-impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
-    /// An empty buffer over `storage`.
+impl<D: Dialect, S: Storage> RecvBuf<D, S> {
+    /// An empty buffer over `storage`, for messages without descriptors.
     ///
     /// The largest message is 16384 bytes, or what the storage holds if that is less.
     pub fn new(dialect: D, storage: S) -> Self {
+        Self::with_descriptors(dialect, storage)
+    }
+}
+
+impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
+    /// An empty buffer over `storage`, for messages with descriptors of the type `F`, once they are
+    /// [allowed](RecvBuf::allow_descriptors).
+    ///
+    /// The largest message is 16384 bytes, or what the storage holds if that is less.
+    pub fn with_descriptors(dialect: D, storage: S) -> Self {
         let max_len = DEFAULT_MAX_LEN.min(storage.bytes().len()).min(dialect.max_len());
         let descriptors = Descriptors::new(dialect.pairing());
         Self {
@@ -276,7 +286,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
     /// ```
     /// use imsg_wire::{Ancillary, Modern, NoRoom, RecvBuf};
     ///
-    /// let mut received = RecvBuf::<_, _>::new(Modern::new(), [0; 64]);
+    /// let mut received = RecvBuf::new(Modern::new(), [0; 64]);
     /// received.spare()?[..3].fill(1);
     /// received.commit(3, Ancillary::Nothing)?;
     /// received.finish();

@@ -37,7 +37,7 @@ pub use lent::Lent;
 /// ```
 /// use imsg_wire::{Header, Modern, SendBuf};
 ///
-/// let mut queue: SendBuf<_, _, &str> = SendBuf::new(Modern::new(), [0; 256]);
+/// let mut queue: SendBuf<_, _, &str> = SendBuf::with_descriptors(Modern::new(), [0; 256]);
 /// queue.compose(Header::new(1), b"first", None)?;
 /// queue.compose(Header::new(2), b"second", Some("descriptor"))?;
 /// queue.compose(Header::new(3), b"third", None)?;
@@ -104,11 +104,20 @@ struct SendState<D, F, const N: usize> {
     descriptors: Deque<(u64, F), N>,
 }
 
-impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
-    /// An empty queue over `storage`.
+impl<D: Dialect, S: Storage> SendBuf<D, S> {
+    /// An empty queue over `storage`, for messages without descriptors.
     ///
     /// The largest message is 16384 bytes, or what the storage holds if that is less.
     pub fn new(dialect: D, storage: S) -> Self {
+        Self::with_descriptors(dialect, storage)
+    }
+}
+
+impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
+    /// An empty queue over `storage`, for messages with descriptors of the type `F`.
+    ///
+    /// The largest message is 16384 bytes, or what the storage holds if that is less.
+    pub fn with_descriptors(dialect: D, storage: S) -> Self {
         let max_len = DEFAULT_MAX_LEN.min(storage.bytes().len()).min(dialect.max_len());
         Self {
             storage,
@@ -202,7 +211,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
     ///     payload: b"hello",
     ///     descriptor: Descriptor::Here("descriptor"),
     /// };
-    /// let mut queue: SendBuf<_, _, &str> = SendBuf::new(Modern::new(), [0; 64]);
+    /// let mut queue: SendBuf<_, _, &str> = SendBuf::with_descriptors(Modern::new(), [0; 64]);
     /// let descriptor = message.descriptor.take();
     /// queue.forward(&message, descriptor)?;
     /// assert_eq!(queue.chunk().unwrap().descriptor, Some(&"descriptor"));
@@ -233,7 +242,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
     /// ```
     /// use imsg_wire::{Header, Modern, Reason, SendBuf};
     ///
-    /// let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; 64]);
+    /// let mut queue = SendBuf::new(Modern::new(), [0; 64]);
     /// queue.compose(Header::new(1), &[0_u8; 32], None)?;
     /// assert_eq!(queue.has_room(0, false), Ok(()));
     /// assert_eq!(queue.has_room(1, false), Err(Reason::Full { len: 17, free: 16 }));
@@ -302,7 +311,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
     /// ```
     /// use imsg_wire::{Descriptor, Header, Modern, SendBuf};
     ///
-    /// let mut queue: SendBuf<_, _, &str> = SendBuf::new(Modern::new(), [0; 64]);
+    /// let mut queue: SendBuf<_, _, &str> = SendBuf::with_descriptors(Modern::new(), [0; 64]);
     /// queue.compose(Header::new(1), b"take this", Some("descriptor"))?;
     /// queue.compose(Header::new(2), b"", None)?;
     ///

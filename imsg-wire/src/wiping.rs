@@ -24,7 +24,7 @@ use crate::storage::Storage;
 /// use imsg_wire::{Ancillary, Modern, RecvBuf, Wiping};
 ///
 /// let mut memory = [0; 64];
-/// let mut buf: RecvBuf<_, _> = RecvBuf::new(Modern::new(), Wiping::new(&mut memory[..]));
+/// let mut buf = RecvBuf::new(Modern::new(), Wiping::new(&mut memory[..]));
 /// let spare = buf.spare()?;
 /// spare[4] = 16 + 6; // on a little-endian machine
 /// spare[16..][..6].copy_from_slice(b"secret");

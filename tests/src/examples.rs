@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use escargot::CargoBuild;
 
+/// What starts a program of another machine than this one: a command that takes it as an argument.
+pub const RUNNER: &str = "IMSG_TEST_RUNNER";
+
 /// Builds an example of a crate of this workspace, with these features, for the target of the tests,
 /// and tells where it is. `tmp` is `env!("CARGO_TARGET_TMPDIR")`, which only tests have.
 ///
@@ -36,7 +39,7 @@ fn program(tmp: &str, of: &str, which: impl FnOnce(CargoBuild) -> CargoBuild) ->
         target = target.parent().expect("it is in that of all targets");
     }
     let program = build.target_dir(target).run().expect("it builds").path().to_owned();
-    match env::var("IMSG_TEST_RUNNER") {
+    match env::var(RUNNER) {
         Ok(runner) => launcher(&runner, &program),
         Err(_) => program,
     }

@@ -1,15 +1,13 @@
 //! Shared helpers of the cross-crate tests.
 
+pub mod effort;
 pub mod examples;
-pub mod kernel;
 pub mod payload_model;
 pub mod process;
 pub mod program;
 pub mod reference;
 pub mod rng;
 pub mod rules;
-pub mod senders;
-pub mod shim;
 pub mod tmux;
 pub mod vectors;
 

@@ -94,7 +94,7 @@ impl<const N: usize> Program<N> {
         // As little as can do, so that bytes have to move.
         let largest = script.reads.iter().map(|read| read.len).max().unwrap_or(0);
         let storage = vec![0; script.max_len + largest].into_boxed_slice();
-        let mut buffer = RecvBuf::new(script.dialect, storage);
+        let mut buffer = RecvBuf::with_descriptors(script.dialect, storage);
         buffer.set_max_len(script.max_len).unwrap();
         buffer.set_pairing(script.rule);
         Self {

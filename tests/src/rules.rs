@@ -1,8 +1,7 @@
 //! Which rule is right for which sender, on which kernel.
 
 use imsg_wire::Pairing;
-
-use crate::kernel::Kernel;
+use imsg_wire::testing::Kernel;
 
 /// How a sender attaches descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

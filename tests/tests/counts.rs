@@ -32,8 +32,8 @@ proptest! {
     fn what_is_sent_and_what_is_received_are_counted(
         steps in prop::collection::vec(step(), 1..80),
     ) {
-        let mut tx: SendBuf<_, _, u8> = SendBuf::new(Modern::new(), [0; 256]);
-        let mut rx: RecvBuf<_, _, u8> = RecvBuf::new(Modern::new(), [0; 256]);
+        let mut tx: SendBuf<_, _, u8> = SendBuf::with_descriptors(Modern::new(), [0; 256]);
+        let mut rx: RecvBuf<_, _, u8> = RecvBuf::with_descriptors(Modern::new(), [0; 256]);
         rx.allow_descriptors();
         let (mut sent, mut taken) = (Counts::default(), Counts::default());
         for step in steps {

@@ -560,7 +560,7 @@ fn stream(dialect: Any, messages: &[(Header, &[u8], bool)]) -> Vec<u8> {
     let mut stream = Vec::new();
     for (header, payload, marked) in messages {
         let len = HEADER_LEN + payload.len();
-        let mut queue: SendBuf<_, _, ()> = SendBuf::new(dialect, vec![0; len]);
+        let mut queue: SendBuf<_, _, ()> = SendBuf::with_descriptors(dialect, vec![0; len]);
         queue.set_max_len(len.min(imsg_os::Dialect::max_len(&dialect))).unwrap();
         queue.compose(*header, *payload, marked.then_some(())).unwrap();
         stream.extend(queue.chunk().unwrap().bytes);

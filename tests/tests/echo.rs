@@ -23,7 +23,7 @@ use imsg_tests::examples;
 use imsg_tests::process::{self, Running, until, until_ready};
 use imsg_tests::rng::Rng;
 use nix::poll::PollFlags;
-use nix::sys::resource::Resource;
+use nix::sys::resource::{Resource, rlim_t};
 use nix::sys::socket::{ControlMessage, MsgFlags, Shutdown, sendmsg, shutdown};
 use tempfile::TempDir;
 
@@ -361,7 +361,8 @@ fn a_server_with_no_place_for_more_descriptors_serves_those_that_it_has() {
         let baseline = server.descriptors();
         let mut clients: Vec<_> = (0..60).map(|_| server.connect()).collect();
         server.until_complaints(1);
-        assert!(server.complaints()[0].contains("cannot take another client"), "{setting:?}");
+        let complaint = &server.complaints()[0];
+        assert!(complaint.contains("cannot take another client"), "{setting:?}: {complaint}");
         for client in &mut clients[..20] {
             client.send(b"with nothing", false);
             client.send_in_vain(b"the server cannot receive what comes with this");
@@ -472,7 +473,7 @@ impl Setting {
     }
 
     /// Starts it so that it can have no more than `most` descriptors.
-    fn start_with_descriptors(self, most: u64) -> Server {
+    fn start_with_descriptors(self, most: rlim_t) -> Server {
         Server::start(self, |command| process::limit(command, Resource::RLIMIT_NOFILE, most))
     }
 }
@@ -547,9 +548,13 @@ impl Server {
         self.running.process().ticks()
     }
 
+    /// The lines that are whole: a line is written in several pieces.
     fn complaints(&self) -> Vec<String> {
         let text = fs::read_to_string(self.directory.path().join("complaints")).unwrap();
-        text.lines().map(str::to_owned).collect()
+        text.split_inclusive('\n')
+            .filter_map(|line| line.strip_suffix('\n'))
+            .map(str::to_owned)
+            .collect()
     }
 
     fn until_complaints(&self, number: usize) {

@@ -191,7 +191,7 @@ fn debug_output_shows_the_length_of_a_payload_and_none_of_its_bytes() {
 
 #[test]
 fn debug_output_of_buffers_shows_their_state_and_no_bytes() {
-    let mut queue: SendBuf<_, _, &str> = SendBuf::new(Modern::new(), [0; 64]);
+    let mut queue: SendBuf<_, _, &str> = SendBuf::with_descriptors(Modern::new(), [0; 64]);
     queue.compose(Header::new(0x0101_0101), PAYLOAD, Some("A")).unwrap();
     assert_eq!(
         format!("{queue:?}"),
@@ -209,7 +209,7 @@ fn debug_output_of_buffers_shows_their_state_and_no_bytes() {
     writer.add(b"ab").unwrap();
     assert_eq!(format!("{writer:?}"), "Writer { written: 2 bytes, remaining: 46, .. }");
 
-    let mut buffer = RecvBuf::<_, _>::new(Modern::new(), [0; 64]);
+    let mut buffer = RecvBuf::new(Modern::new(), [0; 64]);
     buffer.spare().unwrap()[..30].copy_from_slice(&bytes[..30]);
     buffer.commit(30, imsg_wire::Ancillary::Nothing).unwrap();
     assert_eq!(

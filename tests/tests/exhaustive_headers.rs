@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::ops::Range;
 use std::ptr;
 
+use imsg_tests::effort::{Sample, in_all, one_in};
 use imsg_tests::vectors::{Vector, all};
 use imsg_wire::{
     Ancillary, Any, BadLength, DEFAULT_MAX_LEN, Descriptor, Detected, Endian, Error, Frame, Header,
@@ -89,13 +90,13 @@ fn dialects(raw: &[u8; 16], order: Endian, max_len: u16) -> Detected {
 #[test]
 fn split_follows_the_rule_for_all_values_of_either_half_of_the_length_word() {
     let count = for_all_headers(&[16, DEFAULT_MAX_LEN, 0xffff, 0x7fff_ffff], compare_split);
-    assert_eq!(count, 4 * WORDS * 4 * 4);
+    assert_eq!(count, 4 * in_all(WORDS) * 4 * 4);
 }
 
 #[test]
 fn the_iterator_follows_the_rule_for_all_values_of_either_half_of_the_length_word() {
     let count = for_all_headers(&[16, DEFAULT_MAX_LEN, 0xffff, 0x7fff_ffff], compare_iterator);
-    assert_eq!(count, 4 * WORDS * 4 * 4);
+    assert_eq!(count, 4 * in_all(WORDS) * 4 * 4);
 }
 
 #[test]
@@ -106,7 +107,7 @@ fn the_receive_buffer_follows_the_rule_for_all_values_of_either_half_of_the_leng
         storage[..header].copy_from_slice(&bytes[..header]);
         compare_buffer(dialect, bytes, max_len, &mut storage);
     });
-    assert_eq!(count, 4 * WORDS * 3 * 4);
+    assert_eq!(count, 4 * in_all(WORDS) * 3 * 4);
 }
 
 #[test]
@@ -122,13 +123,13 @@ fn detection_follows_the_rule_for_all_values_of_either_half_of_the_length_word()
         }
     }
     println!("{count} headers with a maximum");
-    assert_eq!(count, 2 * WORDS * 7);
+    assert_eq!(count, 2 * in_all(WORDS) * 7);
 }
 
 /// Enough for any message with a length of 16 bits, and more.
 const STORAGE: usize = 0x1_0000 + 16;
 
-/// How many [`words`] are.
+/// How many [`words`] are, where all are tried.
 const WORDS: u64 = 0x1_0000 * 9 * 2;
 
 /// The four bytes of length and mark in two halves: all values of one, each with each of these as
@@ -142,7 +143,7 @@ const WORDS: u64 = 0x1_0000 * 9 * 2;
 fn words() -> impl Iterator<Item = [u16; 2]> {
     let other = [0, 1, 2, 16, 0x100, 0x4000, 0x8000, 0x8001, 0xffff];
     let pairs = move |half| other.into_iter().flat_map(move |it| [[half, it], [it, half]]);
-    (0..=u16::MAX).flat_map(pairs)
+    (0..=u16::MAX).flat_map(pairs).step_by(one_in())
 }
 
 /// No byte is like another in the rest of the header.
@@ -242,7 +243,7 @@ fn the_receive_buffer_follows_the_rule_wherever_a_vector_is_split_in_two_reads()
     let mut count = 0_u64;
     for Vector { bytes, dialect, .. } in all() {
         let is_payload = |payload: &[u8], message| payload == &bytes[message];
-        for split in 0..=bytes.len() {
+        for split in (0..=bytes.len()).step_by(one_in()) {
             let mut buffer = RecvBuf::new(dialect, &mut storage[..]);
             let mut at = 0;
             for (start, end) in [(0, split), (split, bytes.len())] {
@@ -256,7 +257,7 @@ fn the_receive_buffer_follows_the_rule_wherever_a_vector_is_split_in_two_reads()
         }
     }
     println!("{count} vectors in two reads");
-    assert_eq!(count, VECTORS * (LEN + 1));
+    assert_eq!(count, VECTORS * in_all(LEN + 1));
 }
 
 const VECTORS: u64 = 4;
@@ -272,37 +273,38 @@ fn for_all_truncated_vectors(mut check: impl FnMut(Any, &[u8], usize)) {
     let mut count = 0;
     for vector in all() {
         for dialect in DIALECTS {
-            for len in 0..=vector.bytes.len() {
+            for len in (0..=vector.bytes.len()).step_by(one_in()) {
                 check(dialect, &vector.bytes[..len], DEFAULT_MAX_LEN);
                 count += 1;
             }
         }
     }
     println!("{count} truncated vectors, each in a dialect");
-    assert_eq!(count, VECTORS * 4 * (LEN + 1));
+    assert_eq!(count, VECTORS * 4 * in_all(LEN + 1));
 }
 
 /// Checks all vectors with a bit of a header flipped, as if they were written in each of the
 /// dialects. The larger maximum lets all messages pass that can be whole.
 fn for_all_flipped_vectors(mut check: impl FnMut(Any, &[u8], usize)) {
     let mut count = 0;
+    let mut sample = Sample::default();
     for vector in all() {
         let mut bytes = vector.bytes.to_vec();
-        for start in starts(&vector) {
-            for bit in 0..128 {
-                flip(&mut bytes[start..], bit);
-                for dialect in DIALECTS {
-                    for max_len in [DEFAULT_MAX_LEN, bytes.len()] {
-                        check(dialect, &bytes, max_len);
-                        count += 1;
-                    }
+        let starts = starts(&vector);
+        for case in sample.of(starts.len() * 128) {
+            let (start, bit) = (starts[case / 128], case % 128);
+            flip(&mut bytes[start..], bit);
+            for dialect in DIALECTS {
+                for max_len in [DEFAULT_MAX_LEN, bytes.len()] {
+                    check(dialect, &bytes, max_len);
+                    count += 1;
                 }
-                flip(&mut bytes[start..], bit);
             }
+            flip(&mut bytes[start..], bit);
         }
     }
     println!("{count} flipped vectors, each in a dialect, with a maximum");
-    assert_eq!(count, VECTORS * MESSAGES * 128 * 4 * 2);
+    assert_eq!(count, in_all(VECTORS * MESSAGES * 128) * 4 * 2);
 }
 
 /// Where the messages start.

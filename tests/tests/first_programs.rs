@@ -329,7 +329,7 @@ fn an_empty_path_is_none_for_a_socket() {
 // ---- Helpers
 
 static PASS_DESCRIPTOR: LazyLock<PathBuf> =
-    LazyLock::new(|| build("imsg-os", "pass_descriptor", ""));
+    LazyLock::new(|| build("imsg-os", "pass_descriptor", "process"));
 static IMSG_INIT: LazyLock<PathBuf> = LazyLock::new(|| build("imsg-os", "imsg_init", ""));
 static TASKS_TOKIO: LazyLock<PathBuf> = LazyLock::new(|| build("imsg-os", "tasks_tokio", "tokio"));
 static PARSE_CAPTURE: LazyLock<PathBuf> = LazyLock::new(|| build("imsg-wire", "parse_capture", ""));

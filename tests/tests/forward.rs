@@ -43,7 +43,7 @@ fn a_message_without_a_descriptor_is_passed_on_without_one() {
 }
 
 fn queue() -> SendBuf<Modern, [u8; 64], &'static str> {
-    SendBuf::new(Modern::new(), [0; 64])
+    SendBuf::with_descriptors(Modern::new(), [0; 64])
 }
 
 fn message(descriptor: Descriptor<&str>) -> Message<'_, &str> {

@@ -285,7 +285,7 @@ struct Line(Vec<u8>);
 
 impl Line {
     fn add(&mut self, msg_type: u32, id: u32, payload: &[u8]) {
-        let mut queue = SendBuf::<_, _>::new(wire::Modern::<LittleEndian>::default(), [0; 128]);
+        let mut queue = SendBuf::new(wire::Modern::<LittleEndian>::default(), [0; 128]);
         queue.compose(Header { id, ..Header::new(msg_type) }, payload, None).unwrap();
         self.0.extend(queue.chunk().unwrap().bytes);
     }

@@ -8,10 +8,11 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use imsg_tests::kernel::{CONTROL, Errno, Kernel, NoSlot, Socket};
+use imsg_tests::effort::cases;
 use imsg_tests::rules::{Generation, right_on};
-use imsg_tests::senders::{Ends, Sender, Unmarking};
-use imsg_tests::shim::{Broken, FEW, ReadOutcome, Shim};
+use imsg_wire::testing::kernel::{CONTROL, Errno, Kernel, NoSlot, Socket};
+use imsg_wire::testing::senders::{Ends, Sender, Unmarking};
+use imsg_wire::testing::shim::{Broken, FEW, ReadOutcome, Shim};
 use imsg_wire::{
     Ancillary, Classic, Descriptor, Dialect, Error, HEADER_LEN, Header, Message, Missing, Modern,
     NoRoom, Pairing, Reason, RecvBuf, Refused, SendBuf, WriteError,
@@ -143,7 +144,7 @@ proptest! {
 /// Shrinking is allowed to take long: it runs only when a test fails.
 fn config() -> ProptestConfig {
     ProptestConfig {
-        cases: 1000,
+        cases: cases(1000),
         failure_persistence: None,
         max_shrink_iters: 100_000,
         ..ProptestConfig::default()
@@ -294,7 +295,7 @@ impl Choices {
 }
 
 /// A sending program, with its library.
-trait Library: Sender {
+trait Library: Sender<Descriptor = u32> {
     /// Queues a message, or gives the descriptor back because something must be sent before.
     fn queue(
         &mut self,
@@ -316,7 +317,8 @@ struct Begins<D> {
 
 impl<D: Dialect> Begins<D> {
     fn new(dialect: D, talk: &Talk) -> Self {
-        let mut queue = SendBuf::new(dialect, vec![0; talk.max_len + talk.extra_to_send]);
+        let mut queue =
+            SendBuf::with_descriptors(dialect, vec![0; talk.max_len + talk.extra_to_send]);
         queue.set_max_len(talk.max_len).unwrap();
         queue.set_pid(SENDER_PID);
         Self { queue, unsent: VecDeque::new(), given_back: Vec::new() }
@@ -412,13 +414,17 @@ impl<D: Dialect> Library for Begins<D> {
 }
 
 impl<D: Dialect> Sender for Begins<D> {
-    fn chunk(&self) -> (Vec<u8>, Option<u32>) {
+    type Descriptor = u32;
+
+    fn chunk(&self) -> (Vec<u8>, Option<&u32>) {
         Sender::chunk(&self.queue)
     }
 
-    fn consume(&mut self, n: usize) {
-        self.given_back.extend(self.queue.consume(n).expect("a part of the chunk"));
+    fn consume(&mut self, n: usize) -> Option<u32> {
+        let given_back = Sender::consume(&mut self.queue, n);
+        self.given_back.extend(given_back);
         self.count_sent(n);
+        given_back
     }
 }
 
@@ -449,7 +455,7 @@ impl Library for Ends<u32> {
     }
 }
 
-impl Library for Unmarking {
+impl Library for Unmarking<u32> {
     fn queue(
         &mut self,
         header: Header,
@@ -651,7 +657,7 @@ impl<D: Dialect, X: Library, const N: usize> Connection<D, X, N> {
                 receiver.receive(socket);
             });
         match sent {
-            Ok(n) => sender.consume(n),
+            Ok(n) => drop(sender.consume(n)),
             Err(Errno::WouldBlock) => receiver.receive(socket),
             Err(error) => panic!("{error:?}"),
         }
@@ -681,6 +687,7 @@ impl<D: Dialect, const N: usize> Receiving<D, N> {
         let slots = if self.scarce && self.choices.below(3) == 0 { 0 } else { usize::MAX };
         match self.shim.read(socket, &mut self.program.buffer, most, slots) {
             Ok(ReadOutcome::Data(_) | ReadOutcome::WouldBlock) => {}
+            Ok(ReadOutcome::Full) => panic!("there was room"),
             Ok(ReadOutcome::Closed) => panic!("the sender has not ended the stream"),
             Err(broken) => self.broken = Some(broken),
         }
@@ -708,7 +715,7 @@ struct Program<D, const N: usize> {
 
 impl<D: Dialect, const N: usize> Program<D, N> {
     fn new(dialect: D, rule: Pairing, storage: usize) -> Self {
-        let mut buffer = RecvBuf::new(dialect, vec![0; storage]);
+        let mut buffer = RecvBuf::with_descriptors(dialect, vec![0; storage]);
         buffer.set_pairing(rule);
         buffer.allow_descriptors();
         Self { buffer, messages: Vec::new(), error: None }
@@ -855,8 +862,8 @@ fn honest_reads(mut sender: impl Library, talk: &Talk) -> Vec<Read> {
     let mut send = |sender: &mut dyn Library, choices: &mut Choices| {
         let (bytes, descriptor) = sender.chunk();
         let n = choices.size(bytes.len());
-        let sent =
-            socket.sendmsg(&bytes[..n], Vec::from_iter(descriptor), |most| choices.size(most));
+        let sent = socket
+            .sendmsg(&bytes[..n], Vec::from_iter(descriptor.copied()), |most| choices.size(most));
         sender.consume(sent.expect("room"));
     };
     for at in 0..talk.messages.len() {

@@ -4,10 +4,10 @@
 //! reads shows it; where it says the contrary, no schedule here does. What is right is tried on
 //! random schedules in `honest_peers`.
 
-use imsg_tests::kernel::{CONTROL, Errno, Kernel, NoSlot, Socket};
 use imsg_tests::rules::{Claim, Counterexample, Generation, claim};
-use imsg_tests::senders::{Ends, Sender, Unmarking};
-use imsg_tests::shim::{Broken, Care, ReadOutcome, Shim};
+use imsg_wire::testing::kernel::{CONTROL, Errno, Kernel, NoSlot, Socket};
+use imsg_wire::testing::senders::{Ends, Sender, Unmarking};
+use imsg_wire::testing::shim::{Broken, Care, ReadOutcome, Shim};
 use imsg_wire::{
     Classic, Descriptor, Error, HEADER_LEN, Header, Missing, Pairing, RecvBuf, SendBuf,
 };
@@ -354,14 +354,14 @@ struct Queue {
 enum Library {
     Begins(Box<SendBuf<Classic, Vec<u8>, u32, 8>>),
     Ends(Ends<u32>),
-    Unmarked(Unmarking),
+    Unmarked(Unmarking<u32>),
 }
 
 impl Queue {
     fn new(generation: Generation) -> Self {
         let library = match generation {
             Generation::Begins => {
-                Library::Begins(Box::new(SendBuf::new(Classic::new(), vec![0; 16384])))
+                Library::Begins(Box::new(SendBuf::with_descriptors(Classic::new(), vec![0; 16384])))
             }
             Generation::Ends => Library::Ends(Ends::default()),
             Generation::Unmarked => Library::Unmarked(Unmarking::default()),
@@ -369,7 +369,7 @@ impl Queue {
         Self { library, queued: 0 }
     }
 
-    fn sender(&mut self) -> &mut dyn Sender {
+    fn sender(&mut self) -> &mut dyn Sender<Descriptor = u32> {
         match &mut self.library {
             Library::Begins(queue) => &mut **queue,
             Library::Ends(queue) => queue,
@@ -397,7 +397,7 @@ impl Queue {
     fn send(
         &mut self,
         most: usize,
-        send: impl FnOnce(&[u8], Option<u32>) -> Result<usize, Errno>,
+        send: impl FnOnce(&[u8], Option<&u32>) -> Result<usize, Errno>,
     ) -> Result<(), Errno> {
         let (bytes, descriptor) = self.sender().chunk();
         if !bytes.is_empty() {
@@ -420,7 +420,7 @@ struct End {
 
 impl End {
     fn new(rule: Pairing, allowed: bool, shim: Shim) -> Self {
-        let mut buf = RecvBuf::new(Classic::new(), vec![0; 16384]);
+        let mut buf = RecvBuf::with_descriptors(Classic::new(), vec![0; 16384]);
         buf.set_pairing(rule);
         if allowed {
             buf.allow_descriptors();

@@ -78,11 +78,11 @@ fn more_bytes_than_a_lent_message_has_are_not_sent() {
 }
 
 fn buffer() -> Buffer {
-    let mut buffer = Buffer::new(Modern::new(), [0; 64]);
+    let mut buffer = Buffer::with_descriptors(Modern::new(), [0; 64]);
     buffer.allow_descriptors();
     buffer
 }
 
 fn queue() -> Queue {
-    Queue::new(Modern::new(), [0; 64])
+    Queue::with_descriptors(Modern::new(), [0; 64])
 }

@@ -6,8 +6,9 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::net::UnixStream;
 
 use imsg_os::{Channel, RecvError};
-use imsg_tests::kernel::{Kernel, Socket};
-use imsg_tests::shim::Shim;
+use imsg_tests::effort::cases;
+use imsg_wire::testing::kernel::{Kernel, Socket};
+use imsg_wire::testing::shim::Shim;
 use imsg_wire::{
     Ancillary, BadLength, Descriptor, Dialect, Error, Fault, Frame, Header, Messages, Missing,
     Pairing, Reason, RecvBuf, SendBuf, Violation, split,
@@ -53,7 +54,7 @@ const NONE: Header = Header { msg_type: 0, id: 0, pid: 0 };
 
 #[test]
 fn a_message_is_its_length_and_its_payload() {
-    let mut queue = SendBuf::<_, _>::new(LengthOnly, [0; 64]);
+    let mut queue = SendBuf::new(LengthOnly, [0; 64]);
     queue.compose(NONE, b"payload", None).expect("an empty queue");
     let expected = [&15_u64.to_ne_bytes()[..], b"payload"].concat();
     assert_eq!(queue.chunk().expect("a message").bytes, expected);
@@ -61,14 +62,14 @@ fn a_message_is_its_length_and_its_payload() {
 
 #[test]
 fn a_message_with_a_descriptor_is_marked_in_the_top_bit() {
-    let mut queue: SendBuf<_, _, ()> = SendBuf::new(LengthOnly, [0; 64]);
+    let mut queue: SendBuf<_, _, ()> = SendBuf::with_descriptors(LengthOnly, [0; 64]);
     queue.compose(NONE, b"", Some(())).expect("an empty queue");
     assert_eq!(queue.chunk().expect("a message").bytes, (MARK | 8).to_ne_bytes());
 }
 
 #[test]
 fn the_fields_that_the_header_does_not_have_are_not_sent() {
-    let mut queue = SendBuf::<_, _>::new(LengthOnly, [0; 64]);
+    let mut queue = SendBuf::new(LengthOnly, [0; 64]);
     queue.set_pid(3);
     queue.compose(Header { msg_type: 1, id: 2, pid: 0 }, b"", None).expect("an empty queue");
     assert_eq!(queue.chunk().expect("a message").bytes, 8_u64.to_ne_bytes());
@@ -76,14 +77,14 @@ fn the_fields_that_the_header_does_not_have_are_not_sent() {
 
 #[test]
 fn a_message_in_place_has_all_but_the_short_header() {
-    let mut queue = SendBuf::<_, _>::new(LengthOnly, [0; 64]);
+    let mut queue = SendBuf::new(LengthOnly, [0; 64]);
     let writer = queue.create(NONE, None).expect("an empty queue");
     assert_eq!(writer.remaining(), 64 - HEADER);
 }
 
 #[test]
 fn a_message_in_place_states_its_length() {
-    let mut queue: SendBuf<_, _, ()> = SendBuf::new(LengthOnly, [0; 64]);
+    let mut queue: SendBuf<_, _, ()> = SendBuf::with_descriptors(LengthOnly, [0; 64]);
     let mut writer = queue.create(NONE, Some(())).expect("an empty queue");
     writer.add(b"payload").expect("room for seven");
     writer.close();
@@ -93,7 +94,7 @@ fn a_message_in_place_states_its_length() {
 
 #[test]
 fn a_message_with_a_lent_descriptor_states_its_length() {
-    let mut queue = SendBuf::<_, _>::new(LengthOnly, [0; 64]);
+    let mut queue = SendBuf::new(LengthOnly, [0; 64]);
     let lent = queue.lend(NONE, b"payload").expect("an empty queue");
     let expected = [&(MARK | 15).to_ne_bytes()[..], b"payload"].concat();
     assert_eq!(lent.bytes(), expected);
@@ -101,21 +102,21 @@ fn a_message_with_a_lent_descriptor_states_its_length() {
 
 #[test]
 fn a_message_fills_a_storage_but_for_the_short_header() {
-    let mut queue = SendBuf::<_, _>::new(LengthOnly, [0; 64]);
+    let mut queue = SendBuf::new(LengthOnly, [0; 64]);
     assert_eq!(queue.compose(NONE, &[0_u8; 56], None), Ok(()));
 }
 
 #[test]
 fn a_message_that_is_too_long_is_refused() {
-    let mut queue = SendBuf::<_, _>::new(LengthOnly, [0; 64]);
+    let mut queue = SendBuf::new(LengthOnly, [0; 64]);
     let refused = queue.compose(NONE, &[0_u8; 57], None).expect_err("one byte too many");
     assert_eq!(refused.reason, Reason::TooLong { len: 65, max: 64 });
 }
 
 #[test]
 fn the_maximum_is_a_short_header_at_least() {
-    let mut queue = SendBuf::<_, _>::new(LengthOnly, [0; 64]);
-    let mut received: RecvBuf<_, _> = RecvBuf::new(LengthOnly, [0; 64]);
+    let mut queue = SendBuf::new(LengthOnly, [0; 64]);
+    let mut received = RecvBuf::new(LengthOnly, [0; 64]);
     let refused = BadLength { len: HEADER - 1, min: HEADER, max: 64 };
     assert_eq!(queue.set_max_len(HEADER - 1), Err(refused));
     assert_eq!(received.set_max_len(HEADER - 1), Err(refused));
@@ -124,7 +125,7 @@ fn the_maximum_is_a_short_header_at_least() {
 
 #[test]
 fn a_partly_sent_message_is_counted_until_its_last_byte() {
-    let mut queue = SendBuf::<_, _>::new(LengthOnly, [0; 64]);
+    let mut queue = SendBuf::new(LengthOnly, [0; 64]);
     queue.compose(NONE, b"abc", None).expect("an empty queue");
     queue.compose(NONE, b"", None).expect("room");
     let lens = [10, 1, 7, 1].map(|n| {
@@ -184,7 +185,7 @@ fn the_largest_length_is_incomplete_where_every_length_is_allowed() {
 
 #[test]
 fn a_stream_may_not_end_inside_of_a_short_header() {
-    let mut buf: RecvBuf<_, _> = RecvBuf::new(LengthOnly, [0; 64]);
+    let mut buf = RecvBuf::new(LengthOnly, [0; 64]);
     buf.spare().expect("room");
     buf.commit(7, Ancillary::Nothing).expect("what was lent");
     buf.finish();
@@ -239,7 +240,7 @@ enum Step {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(cases(400)))]
 
     #[test]
     fn messages_and_descriptors_arrive_as_they_were_sent(
@@ -285,8 +286,8 @@ struct Connection<'a> {
 
 impl<'a> Connection<'a> {
     fn new(kernel: Kernel, unsent: &'a [Sent]) -> Self {
-        let queue = SendBuf::new(LengthOnly, [0; 128]);
-        let mut buf = RecvBuf::new(LengthOnly, [0; 96]);
+        let queue = SendBuf::with_descriptors(LengthOnly, [0; 128]);
+        let mut buf = RecvBuf::with_descriptors(LengthOnly, [0; 96]);
         buf.allow_descriptors();
         let (socket, shim) = (Socket::new(kernel), Shim::default());
         Self { unsent, queue, socket, shim, buf, received: Vec::new() }
@@ -416,7 +417,7 @@ fn a_channel_fails_at_a_bad_length_of_any_dialect() {
 
 /// Whether a receiver of at most 64 bytes takes a message whose length this is.
 fn received(len: u64) -> Result<(), Error> {
-    let mut buf: RecvBuf<_, _> = RecvBuf::new(LengthOnly, [0; 64]);
+    let mut buf = RecvBuf::new(LengthOnly, [0; 64]);
     buf.spare().expect("room")[..HEADER].copy_from_slice(&len.to_ne_bytes());
     buf.commit(64, Ancillary::Nothing).expect("what was lent");
     buf.next_message().map(|message| assert!(message.is_some(), "a whole message"))
@@ -428,7 +429,7 @@ fn bad_length(len: u64) -> Result<(), Error> {
 }
 
 fn receiver() -> RecvBuf<LengthOnly, [u8; 64], usize> {
-    let mut buf = RecvBuf::new(LengthOnly, [0; 64]);
+    let mut buf = RecvBuf::with_descriptors(LengthOnly, [0; 64]);
     buf.allow_descriptors();
     buf
 }

@@ -56,7 +56,8 @@ fn a_message_may_be_kept_for_ever() {
 fn a_message_is_forwarded_by_another_thread_as_it_was_received() {
     let (to_thread, from_receiver) = mpsc::channel::<OwnedMessage<64, Arc<&str>>>();
     let forwarder = thread::spawn(move || {
-        let mut queue: SendBuf<_, _, Arc<&str>> = SendBuf::new(Modern::new(), [0; 256]);
+        let mut queue: SendBuf<_, _, Arc<&str>> =
+            SendBuf::with_descriptors(Modern::new(), [0; 256]);
         for mut message in from_receiver {
             let descriptor = message.descriptor.take();
             queue.forward(&message.view(), descriptor).expect("room for all");
@@ -67,7 +68,7 @@ fn a_message_is_forwarded_by_another_thread_as_it_was_received() {
 
     let sent = stream();
     let descriptor = Arc::new("descriptor");
-    let mut received: RecvBuf<_, _, Arc<&str>> = RecvBuf::new(Modern::new(), [0; 256]);
+    let mut received: RecvBuf<_, _, Arc<&str>> = RecvBuf::with_descriptors(Modern::new(), [0; 256]);
     received.allow_descriptors();
     received.spare().expect("room")[..sent.len()].copy_from_slice(&sent);
     received.commit(sent.len(), Ancillary::One(Arc::clone(&descriptor))).expect("what was lent");
@@ -199,7 +200,7 @@ fn a_dropped_queue_drops_the_descriptors_of_its_messages() {
 fn a_refused_message_can_be_put_back() {
     let descriptor = Rc::new(());
     let mut kept = owned_small(&descriptor);
-    let mut queue: SendBuf<_, _, Rc<()>> = SendBuf::new(Modern::new(), [0; 16]);
+    let mut queue: SendBuf<_, _, Rc<()>> = SendBuf::with_descriptors(Modern::new(), [0; 16]);
     let attached = kept.descriptor.take();
     let refused = queue.forward(&kept.view(), attached).expect_err("room for a header only");
     kept.descriptor = Descriptor::Here(refused.descriptor.expect("what was attached"));
@@ -225,7 +226,7 @@ fn owned_small(descriptor: &Rc<()>) -> OwnedMessage<8, Rc<()>> {
 
 /// A message with a descriptor, and one without, neither from this process.
 fn stream() -> Vec<u8> {
-    let mut queue: SendBuf<_, _, ()> = SendBuf::new(Modern::new(), [0; 256]);
+    let mut queue: SendBuf<_, _, ()> = SendBuf::with_descriptors(Modern::new(), [0; 256]);
     queue.compose(Header { msg_type: 1, id: 2, pid: 77 }, b"first", Some(())).expect("room");
     let second = Header { msg_type: 3, id: 4, pid: u32::MAX };
     queue.compose(second, b"second", None).expect("room");

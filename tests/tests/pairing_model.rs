@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use imsg_tests::effort::{self, Sample};
 use imsg_tests::program::{Consumer, run};
 use imsg_tests::reference::{End, Id, Outcome, Read, Script};
 use imsg_wire::{
@@ -77,10 +78,10 @@ fn a_descriptor_that_the_kernel_dropped_is_reported_as_that() {
 
 #[test]
 fn what_the_kernel_dropped_takes_no_room_once_its_messages_are_taken() {
-    let mut queue: SendBuf<_, _, &str> = SendBuf::new(Modern::new(), [0; 64]);
+    let mut queue: SendBuf<_, _, &str> = SendBuf::with_descriptors(Modern::new(), [0; 64]);
     queue.compose(Header::new(1), b"1", Some("1")).unwrap();
     queue.compose(Header::new(2), b"2", Some("2")).unwrap();
-    let mut buffer: RecvBuf<_, _, &str, 2> = RecvBuf::new(Modern::new(), [0; 64]);
+    let mut buffer: RecvBuf<_, _, &str, 2> = RecvBuf::with_descriptors(Modern::new(), [0; 64]);
     buffer.allow_descriptors();
     let mut read =
         |buffer: &mut RecvBuf<_, _, _, 2>, what, between: fn(&mut RecvBuf<_, _, _, 2>)| {
@@ -196,7 +197,7 @@ fn what_came_without_a_byte_at_the_end_has_no_message() {
 
 #[test]
 fn a_descriptor_that_came_ahead_of_its_bytes_waits_for_its_message() {
-    let mut buffer: RecvBuf<_, _, &str> = RecvBuf::new(Modern::new(), [0; 64]);
+    let mut buffer: RecvBuf<_, _, &str> = RecvBuf::with_descriptors(Modern::new(), [0; 64]);
     buffer.allow_descriptors();
     for (what, unfinished) in [(Ancillary::Nothing, None), (Ancillary::One("1"), Some(0))] {
         buffer.spare().unwrap();
@@ -209,7 +210,7 @@ fn a_descriptor_that_came_ahead_of_its_bytes_waits_for_its_message() {
 // ---- Random streams
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: effort::cases(1000), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn messages_and_errors_are_those_of_the_model(
@@ -391,17 +392,18 @@ fn compare_marked(
 ) -> u64 {
     let messages = (0..payloads.len()).map(|i| (marks >> i & 1 == 1, payloads[i]));
     let mut script = stream(rule, messages);
-    let mut count = 0;
+    let (mut count, mut sample) = (0, Sample::default());
     for cuts in cuts {
         let lens = lens(script.bytes.len(), cuts);
-        for choice in 0..kinds.len().pow(lens.len() as u32) {
+        let choices = kinds.len().pow(lens.len() as u32);
+        for choice in sample.of(choices) {
             let brought = (0..).map(|i| kinds[choice / kinds.len().pow(i) % kinds.len()]);
             let reads = (0..).zip(lens.iter().zip(brought));
             script.reads.clear();
             script.reads.extend(reads.map(|(id, (len, what))| read(*len, id, what)));
             compare(&script);
-            count += 1;
         }
+        count += choices as u64;
     }
     count
 }

@@ -27,7 +27,7 @@ fn a_writer_over_a_slice_builds_the_payload_that_c_built() {
 fn a_message_written_in_place_is_the_message_that_c_built() {
     for vector in native_vectors() {
         let message = built_by_c(&vector);
-        let mut queue = SendBuf::<_, _>::new(vector.dialect, [0xff; 128]);
+        let mut queue = SendBuf::new(vector.dialect, [0xff; 128]);
         let mut writer = queue.create(message.header, None).expect("an empty queue");
         build_all_fields(&mut writer).expect("room for all fields");
         writer.close();
@@ -1295,7 +1295,7 @@ fn zeros(buf: &mut [u8]) -> Writer<'_> {
 }
 
 fn queue() -> Queue {
-    Queue::new(Modern::new(), [0xff; 64])
+    Queue::with_descriptors(Modern::new(), [0xff; 64])
 }
 
 fn queue_with_32_bytes_free() -> Queue {
@@ -1341,8 +1341,8 @@ fn not_written<'a, P>(
 
 #[test]
 fn exchanged_messages_in_place_keep_what_was_written_for_them() {
-    let mut one: SendBuf<_, _> = SendBuf::new(Modern::new(), [0; 64]);
-    let mut other: SendBuf<_, _> = SendBuf::new(Modern::new(), [0; 64]);
+    let mut one = SendBuf::new(Modern::new(), [0; 64]);
+    let mut other = SendBuf::new(Modern::new(), [0; 64]);
     let mut first = one.create(Header::new(1), None).expect("room");
     first.add(b"first").expect("room");
     let mut second = other.create(Header::new(2), None).expect("room");
@@ -1356,7 +1356,7 @@ fn exchanged_messages_in_place_keep_what_was_written_for_them() {
 
 #[test]
 fn a_queue_moves_its_bytes_when_that_frees_as_many_as_it_moves() {
-    let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; 64]);
+    let mut queue = SendBuf::new(Modern::new(), [0; 64]);
     queue.compose(Header::new(1), &[1_u8; 16], None).expect("room");
     queue.compose(Header::new(2), &[2_u8; 16], None).expect("room");
     queue.consume(31).expect("what is queued");
@@ -1406,7 +1406,7 @@ fn what_does_not_fit_with_its_length_is_not_written() {
 #[test]
 fn text_is_formatted_into_a_message_in_place() {
     use std::fmt::Write;
-    let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; 32]);
+    let mut queue = SendBuf::new(Modern::new(), [0; 32]);
     let mut message = queue.create(Header::new(1), None).unwrap();
     write!(message, "a-{:02x}", 10).unwrap();
     assert!(write!(message, "{}", "x".repeat(20)).is_err());

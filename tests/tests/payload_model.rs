@@ -1,12 +1,13 @@
 //! `Reader` and `Writer` against models over a `Vec<u8>`, in random sequences of operations.
 
+use imsg_tests::effort::cases;
 use imsg_tests::payload_model::{Family, Read, Write, WriterModel, compare_reads, compare_writes};
 use imsg_wire::{Header, Modern, SendBuf, Writer};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(cases(400)))]
 
     #[test]
     fn a_writer_over_a_slice_does_what_the_model_does(
@@ -27,7 +28,7 @@ proptest! {
         max_len in 0..60_usize,
         writes in vec(write(), 0..30),
     ) {
-        let mut queue = SendBuf::<_, _>::new(Modern::new(), [0xff; STORAGE]);
+        let mut queue = SendBuf::new(Modern::new(), [0xff; STORAGE]);
         queue.compose(Header::new(1), &vec![0xff_u8; queued][..], None).expect("an empty queue");
         let before = queue.queue_bytes();
         queue.set_max_len(HEADER + max_len).unwrap();

@@ -374,7 +374,7 @@ fn output_that_somebody_made_non_blocking_gets_every_line() {
     const FILES: usize = 1500;
     let place = Place::new();
     let path = place.file("abc", b"abc");
-    let setting = Setting::all().into_iter().next().unwrap();
+    let setting = Setting::all().next().unwrap();
     let (mut read, write) = io::pipe().unwrap();
     process::make_nonblocking(&write);
     let mut command = setting.command(&place, std::iter::repeat_n(&path, FILES));
@@ -522,7 +522,7 @@ impl Program {
 
     fn copy() -> Self {
         static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
-            examples::build(env!("CARGO_TARGET_TMPDIR"), "imsg-os", "privsep", "")
+            examples::build(env!("CARGO_TARGET_TMPDIR"), "imsg-os", "privsep", "process")
         });
         let directory = public_directory();
         let path = directory.path().join("privsep");

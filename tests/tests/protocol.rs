@@ -76,7 +76,7 @@ impl Example {
     fn run(&self, eager: bool) -> Vec<String> {
         let order = if self.says("big-endian") { Endian::Big } else { Endian::Little };
         let dialect = if self.says("classic") { Any::Classic(order) } else { Any::Modern(order) };
-        let mut buffer: RecvBuf<_, _, &str> = RecvBuf::new(dialect, vec![0; 20000]);
+        let mut buffer: RecvBuf<_, _, &str> = RecvBuf::with_descriptors(dialect, vec![0; 20000]);
         if self.says("ordered") {
             buffer.set_pairing(Pairing::Ordered);
         } else if self.says("exact") {

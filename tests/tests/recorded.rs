@@ -45,7 +45,7 @@ macro_rules! recorded {
 type Queue = SendBuf<Modern, Vec<u8>, OwnedFd>;
 
 fn queue() -> Queue {
-    let mut queue = Queue::new(Modern::new(), vec![0; 4096]);
+    let mut queue = Queue::with_descriptors(Modern::new(), vec![0; 4096]);
     queue.set_pid(PID);
     queue
 }

@@ -22,12 +22,12 @@ use imsg_os::{
 use imsg_tests::examples;
 use imsg_tests::process::{self, Process, Running, until, until_ready, until_some};
 use imsg_tests::rng::Rng;
-use imsg_tests::senders::Ends;
 use imsg_tests::tmux::{self, Tmux};
+use imsg_wire::testing::senders::{Ends, Sender};
 use libc::{TIOCOUTQ, c_int};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::PollFlags;
-use nix::sys::resource::Resource;
+use nix::sys::resource::{Resource, rlim_t};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{Backlog, ControlMessage, MsgFlags, Shutdown, listen, sendmsg, shutdown};
 use tempfile::TempDir;
@@ -873,7 +873,7 @@ fn a_connection_that_finds_no_memory_is_refused_and_others_go_on() {
     let (mut client, mut server) = relay.connect(MODERN, MODERN);
     exchange(&mut client, &mut server, 6);
     let process = relay.program.process();
-    let used = process.memory("VmSize").unwrap() as u64;
+    let used = process.memory("VmSize").unwrap() as rlim_t;
     process::limit_now(process, Resource::RLIMIT_AS, (used << 10) + (4 << 20));
     let mut others: Vec<_> = (0..20).map(|_| relay.connect_client(MODERN)).collect();
     relay.program.until_complaints(10);
@@ -1535,7 +1535,7 @@ fn as_it_is(_: &mut Command, _: &Path) {}
 
 /// Limits the number of its descriptors.
 fn limit(command: &mut Command, most: usize) {
-    process::limit(command, Resource::RLIMIT_NOFILE, most as u64);
+    process::limit(command, Resource::RLIMIT_NOFILE, most as rlim_t);
 }
 
 /// The relay while it runs.

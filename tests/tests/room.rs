@@ -53,7 +53,7 @@ proptest! {
         max_len in 16..=128_usize,
         steps in prop::collection::vec(step(), 1..60),
     ) {
-        let mut tx = Queue::new(Modern::new(), [0; 128]);
+        let mut tx = Queue::with_descriptors(Modern::new(), [0; 128]);
         tx.set_max_len(max_len).unwrap();
         for step in steps {
             match step {
@@ -86,7 +86,7 @@ proptest! {
 
 #[test]
 fn a_message_that_just_fits_behind_the_others_moves_none_of_them() {
-    let mut queue = Queue::new(Modern::new(), [0; 128]);
+    let mut queue = Queue::with_descriptors(Modern::new(), [0; 128]);
     queue.compose(Header::new(1), &[1_u8; 48], None).expect("room for half");
     queue.compose(Header::new(2), &[2_u8; 16], None).expect("room for a quarter");
     queue.consume(64).expect("the first message");

@@ -11,7 +11,7 @@ use imsg_wire::{
 
 /// A stream of one message with a descriptor and one without.
 fn stream<D: Dialect>(dialect: D) -> Vec<u8> {
-    let mut queue: SendBuf<D, _, u8> = SendBuf::new(dialect, [0; 128]);
+    let mut queue: SendBuf<D, _, u8> = SendBuf::with_descriptors(dialect, [0; 128]);
     queue.compose(Header::new(1), b"marked", Some(1)).unwrap();
     queue.compose(Header::new(2), b"not", None).unwrap();
     queue.chunk().unwrap().bytes.to_vec()
@@ -29,7 +29,7 @@ fn receive<D: Dialect, F, const N: usize>(
 #[test]
 fn a_stream_that_broke_is_forgotten_with_its_descriptors() {
     let descriptor = Rc::new(());
-    let mut received: RecvBuf<_, _, Rc<()>> = RecvBuf::new(Modern::new(), [0; 128]);
+    let mut received: RecvBuf<_, _, Rc<()>> = RecvBuf::with_descriptors(Modern::new(), [0; 128]);
     received.set_max_len(64).unwrap();
     received.allow_descriptors();
     for _ in 0..2 {
@@ -53,7 +53,7 @@ fn a_stream_that_broke_is_forgotten_with_its_descriptors() {
 fn whether_descriptors_are_allowed_stays() {
     let bytes = stream(Classic::new());
     for allowed in [false, true] {
-        let mut received: RecvBuf<_, _, u8> = RecvBuf::new(Classic::new(), [0; 128]);
+        let mut received: RecvBuf<_, _, u8> = RecvBuf::with_descriptors(Classic::new(), [0; 128]);
         receive(&mut received, &bytes, Ancillary::Nothing);
         if allowed {
             received.allow_descriptors();
@@ -69,7 +69,7 @@ fn whether_descriptors_are_allowed_stays() {
 
 #[test]
 fn several_descriptors_of_an_old_stream_are_no_fault_of_the_new_one() {
-    let mut received: RecvBuf<_, _, u8> = RecvBuf::new(Modern::new(), [0; 128]);
+    let mut received: RecvBuf<_, _, u8> = RecvBuf::with_descriptors(Modern::new(), [0; 128]);
     received.allow_descriptors();
     receive(&mut received, &[1], Ancillary::Several);
     received.reset();
@@ -80,7 +80,7 @@ fn several_descriptors_of_an_old_stream_are_no_fault_of_the_new_one() {
 #[test]
 fn a_queue_that_starts_over_is_empty_and_keeps_its_pid_and_maximum() {
     let descriptor = Rc::new(());
-    let mut queue: SendBuf<_, _, Rc<()>> = SendBuf::new(Modern::new(), [0; 128]);
+    let mut queue: SendBuf<_, _, Rc<()>> = SendBuf::with_descriptors(Modern::new(), [0; 128]);
     queue.set_pid(99);
     queue.set_max_len(64).unwrap();
     queue.compose(Header::new(1), b"first", None).unwrap();
@@ -92,7 +92,7 @@ fn a_queue_that_starts_over_is_empty_and_keeps_its_pid_and_maximum() {
     assert_eq!((queue.queue_len(), queue.max_len()), (0, 64));
     assert_eq!(Rc::strong_count(&descriptor), 1);
 
-    let mut new: SendBuf<_, _, Rc<()>> = SendBuf::new(Modern::new(), [0; 128]);
+    let mut new: SendBuf<_, _, Rc<()>> = SendBuf::with_descriptors(Modern::new(), [0; 128]);
     new.set_pid(99);
     for queue in [&mut queue, &mut new] {
         queue.compose(Header::new(4), b"again", Some(Rc::clone(&descriptor))).unwrap();
@@ -103,7 +103,8 @@ fn a_queue_that_starts_over_is_empty_and_keeps_its_pid_and_maximum() {
 #[test]
 fn nothing_of_the_old_connection_is_left_in_a_wiping_storage() {
     let mut memory = [0; 64];
-    let mut received: RecvBuf<_, _, u8> = RecvBuf::new(Modern::new(), Wiping::new(&mut memory[..]));
+    let mut received: RecvBuf<_, _, u8> =
+        RecvBuf::with_descriptors(Modern::new(), Wiping::new(&mut memory[..]));
     receive(&mut received, &[0xaa; 40], Ancillary::Nothing);
     received.reset();
     assert_eq!(received.spare().unwrap(), [0; 64]);
@@ -129,7 +130,7 @@ fn a_queue_that_starts_over_releases_all_of_its_storage() {
 
     let released: Rc<RefCell<Vec<Range<usize>>>> = Rc::default();
     let storage = Recorder([0; 64], Rc::clone(&released));
-    let mut queue: SendBuf<_, _, u8> = SendBuf::new(Modern::new(), storage);
+    let mut queue: SendBuf<_, _, u8> = SendBuf::with_descriptors(Modern::new(), storage);
     queue.compose(Header::new(1), b"secret", None).unwrap();
     assert!(released.borrow().is_empty());
     queue.reset();
@@ -138,7 +139,7 @@ fn a_queue_that_starts_over_releases_all_of_its_storage() {
 
 #[test]
 fn what_came_without_a_byte_is_not_given_to_the_next_connection() {
-    let mut received: RecvBuf<_, _, Rc<()>> = RecvBuf::new(Modern::new(), [0; 64]);
+    let mut received: RecvBuf<_, _, Rc<()>> = RecvBuf::with_descriptors(Modern::new(), [0; 64]);
     received.allow_descriptors();
     let descriptor = Rc::new(());
     received.spare().unwrap();
@@ -147,7 +148,7 @@ fn what_came_without_a_byte_is_not_given_to_the_next_connection() {
     received.reset();
 
     assert_eq!(Rc::strong_count(&descriptor), 1, "it is not dropped");
-    let mut sent: SendBuf<_, _, u8> = SendBuf::new(Modern::new(), [0; 64]);
+    let mut sent: SendBuf<_, _, u8> = SendBuf::with_descriptors(Modern::new(), [0; 64]);
     sent.compose(Header::new(1), b"", Some(1)).unwrap();
     let bytes = sent.chunk().unwrap().bytes;
     received.spare().unwrap()[..bytes.len()].copy_from_slice(bytes);

@@ -37,7 +37,7 @@ fn a_daemon_and_its_worker_are_read_on_both_sides_with_the_file_that_passes() {
     let place = tempfile::tempdir().unwrap();
     let (log, file) = (place.path().join("log"), place.path().join("a file"));
     fs::write(&file, "text").unwrap();
-    let privsep = examples::build(env!("CARGO_TARGET_TMPDIR"), "imsg-os", "privsep", "");
+    let privsep = examples::build(env!("CARGO_TARGET_TMPDIR"), "imsg-os", "privsep", "process");
     strace.args(TRACE).arg("-o").arg(&log).arg(privsep).arg(&file);
     let report = process::run(strace.stdout(Stdio::piped()).stderr(Stdio::piped()), b"");
     assert_eq!(report.code(), Some(0), "{report:?}");
@@ -311,7 +311,8 @@ fn what_the_relay_keeps_is_read_in_both_directions_with_descriptors() {
 // Helpers.
 
 fn message(dialect: Any, header: Header, payload: &[u8], marked: bool) -> Vec<u8> {
-    let mut queue: SendBuf<_, _, ()> = SendBuf::new(dialect, vec![0; HEADER_LEN + payload.len()]);
+    let mut queue: SendBuf<_, _, ()> =
+        SendBuf::with_descriptors(dialect, vec![0; HEADER_LEN + payload.len()]);
     queue.set_pid(1);
     queue.compose(header, payload, marked.then_some(())).unwrap();
     queue.chunk().unwrap().bytes.to_vec()

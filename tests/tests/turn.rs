@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -13,6 +13,7 @@ use imsg_os::{
     Channel, Counts, HEADER_LEN, Header, Message, Modern, Next, Reason, RecvError, Refused,
     SendError, Sender, Turn, TurnError,
 };
+use imsg_tests::effort::cases;
 use imsg_wire::{Messages, SendBuf};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -176,7 +177,7 @@ impl Client {
 fn stream(lengths: &[usize]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (n, len) in lengths.iter().enumerate() {
-        let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; LARGEST + HEADER_LEN]);
+        let mut queue = SendBuf::new(Modern::new(), [0; LARGEST + HEADER_LEN]);
         let header = Header { id: n as u32, pid: 1, ..Header::new(1) };
         queue.compose(header, &vec![n as u8; *len][..], None).unwrap();
         bytes.extend_from_slice(queue.chunk().unwrap().bytes);
@@ -194,7 +195,7 @@ fn sockets() -> (UnixStream, UnixStream) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(cases(400)))]
 
     #[test]
     fn every_message_is_answered_without_a_wakeup_that_was_not_asked_for(
@@ -362,4 +363,32 @@ fn a_peer_that_is_gone_is_an_error_of_sending_behind_the_messages_that_it_sent()
     assert_eq!(seen, 1);
     let TurnError::Send(SendError::Io(error)) = error else { panic!("{error:?}") };
     assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn what_is_received_and_what_is_queued_may_lie_in_memory_of_two_types() {
+    let (ours, theirs) = sockets();
+    let mut client = Channel::new(theirs, Modern::new()).unwrap();
+    client.tx.compose(Header::new(1), b"hello", None).unwrap();
+    client.tx.flush().unwrap();
+    let mut received = [0; 100];
+    let mut channel =
+        Channel::with_storage(ours, Modern::new(), &mut received[..], [0; 50]).unwrap();
+    let next = channel.turn(&Turn::new(5), true, |message, tx| tx.forward(&message, None)).unwrap();
+    assert_eq!(next, Next::Poll { readable: true, writable: false });
+    assert_eq!(client.rx.recv().unwrap().unwrap().payload, b"hello");
+    assert!(OwnedFd::try_from(channel).is_ok());
+}
+
+#[test]
+fn what_ended_a_turn_is_an_error_of_the_system_with_its_number() {
+    let number = |error: TurnError<String>| io::Error::from(error).raw_os_error();
+    assert_eq!(number(RecvError::DescriptorLimit.into()), Some(libc::EMFILE));
+    let too_long = Reason::TooLong { len: 2, max: 1 };
+    assert_eq!(number(TurnError::Send(SendError::Refused(too_long))), Some(libc::ERANGE));
+    let handler = io::Error::from(TurnError::Handler("no such file".to_owned()));
+    assert_eq!(
+        (handler.kind(), handler.to_string()),
+        (ErrorKind::Other, "no such file".to_owned())
+    );
 }

@@ -220,7 +220,7 @@ fn examples() -> impl Strategy<Value = Example> {
 type Queue = SendBuf<Modern, Vec<u8>, u32, 2>;
 
 fn queue(len: usize) -> Queue {
-    let mut queue = Queue::new(Modern::new(), vec![0xee; len]);
+    let mut queue = Queue::with_descriptors(Modern::new(), vec![0xee; len]);
     queue.set_pid(99);
     queue
 }

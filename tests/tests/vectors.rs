@@ -195,7 +195,8 @@ fn with_iterator<D: Dialect>(dialect: D, vector: &Vector) -> Vec<Recorded> {
 /// Receives each message in two reads; a descriptor is the number of the message that it was sent
 /// with, and comes with the first half.
 fn with_receive_buffer<D: Dialect>(dialect: D, vector: &Vector) -> Vec<Recorded> {
-    let mut received: RecvBuf<D, Vec<u8>, usize> = RecvBuf::new(dialect, vec![0; 3 * MAX_LEN]);
+    let mut received: RecvBuf<D, Vec<u8>, usize> =
+        RecvBuf::with_descriptors(dialect, vec![0; 3 * MAX_LEN]);
     received.allow_descriptors();
     let mut messages = Vec::new();
     let mut stream = vector.bytes;
@@ -227,7 +228,8 @@ fn recorded(at: usize, message: Message<'_, usize>) -> Recorded {
 }
 
 fn written<D: Dialect>(dialect: D, vector: &Vector) -> Vec<u8> {
-    let mut queue: SendBuf<D, Vec<u8>, ()> = SendBuf::new(dialect, vec![0; vector.bytes.len()]);
+    let mut queue: SendBuf<D, Vec<u8>, ()> =
+        SendBuf::with_descriptors(dialect, vec![0; vector.bytes.len()]);
     for message in &vector.messages {
         let descriptor = message.carries_descriptor.then_some(());
         queue.compose(message.header, &message.payload[..], descriptor).expect("room for all");

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
 
+use imsg_tests::effort::cases;
 use imsg_wire::{
     Ancillary, Header, Modern, NoRoom, OwnedMessage, RecvBuf, SendBuf, Storage, Wiping,
 };
@@ -117,7 +118,7 @@ fn a_dropped_receive_buffer_leaves_no_secrets() {
 #[test]
 fn a_receive_buffer_dropped_in_a_message_leaves_no_secrets() {
     let mut memory = [0; 128];
-    let mut buf: RecvBuf<_, _> = RecvBuf::new(Modern::new(), Wiping::new(&mut memory[..]));
+    let mut buf = RecvBuf::new(Modern::new(), Wiping::new(&mut memory[..]));
     receive(&mut buf, &message(SECRET)[..HEADER + 5]);
     drop(buf);
     assert_eq!(memory, [0; 128]);
@@ -310,7 +311,7 @@ fn a_dropped_send_buffer_leaves_no_secrets() {
 #[test]
 fn a_dropped_send_buffer_leaves_nothing_that_was_given_up() {
     let mut memory = [0; 128];
-    let mut queue = SendBuf::<_, _>::new(Modern::new(), Wiping::new(&mut memory[..]));
+    let mut queue = SendBuf::new(Modern::new(), Wiping::new(&mut memory[..]));
     let mut writer = queue.create(Header::new(1), None).expect("an empty queue");
     writer.add(SECRET).expect("room");
     writer.abandon();
@@ -364,7 +365,7 @@ const FIRST_MARKER: u8 = 0x81;
 const STORAGE: usize = 0x7f;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(cases(600)))]
 
     #[test]
     fn a_receive_buffer_holds_the_bytes_that_were_not_taken_and_no_others(
@@ -506,7 +507,7 @@ fn marked_header(marker: u8) -> Header {
 }
 
 fn marked_message((marker, payload): (u8, &usize)) -> Vec<u8> {
-    let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; STORAGE]);
+    let mut queue = SendBuf::new(Modern::new(), [0; STORAGE]);
     let payload = vec![marker; *payload];
     queue.compose(marked_header(marker), &payload[..], None).expect("an empty queue");
     queue.chunk().expect("a message").bytes.to_vec()
@@ -594,16 +595,16 @@ fn watched(len: usize) -> (Wiping<Watched>, Memory) {
 
 fn receive_buffer(len: usize) -> (RecvBuf<Modern, Wiping<Watched>>, Memory) {
     let (storage, memory) = watched(len);
-    (RecvBuf::new(Modern::new(), storage), memory)
+    (RecvBuf::with_descriptors(Modern::new(), storage), memory)
 }
 
 fn send_buffer(len: usize) -> (SendBuf<Modern, Wiping<Watched>>, Memory) {
     let (storage, memory) = watched(len);
-    (SendBuf::new(Modern::new(), storage), memory)
+    (SendBuf::with_descriptors(Modern::new(), storage), memory)
 }
 
 fn message(payload: &[u8]) -> Vec<u8> {
-    let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; 256]);
+    let mut queue = SendBuf::new(Modern::new(), [0; 256]);
     queue.compose(Header::new(1), payload, None).expect("an empty queue");
     queue.chunk().expect("a message").bytes.to_vec()
 }
@@ -632,8 +633,8 @@ impl Storage for Strict {
 
 #[test]
 fn what_is_released_is_always_a_range_of_the_storage() {
-    let mut queue = SendBuf::<_, _>::new(Modern::new(), Strict(vec![0; 100]));
-    let mut received = RecvBuf::<_, _>::new(Modern::new(), Strict(vec![0; 100]));
+    let mut queue = SendBuf::new(Modern::new(), Strict(vec![0; 100]));
+    let mut received = RecvBuf::new(Modern::new(), Strict(vec![0; 100]));
     for round in 0..200 {
         while queue.compose(Header::new(1), &[7_u8; 9][..round % 10], None).is_ok() {}
         let _ = queue.create(Header::new(1), None).map(|mut message| message.add(b"given up"));

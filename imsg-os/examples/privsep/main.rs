@@ -2,7 +2,7 @@
 //! worker looks at the bytes and can open no file.
 //!
 //! ```text
-//! cargo run --release -p imsg-os --example privsep -- README.md /etc/passwd
+//! cargo run --release -p imsg-os --features process --example privsep -- README.md /etc/passwd
 //! ```
 //!
 //! - `protocol` is what the two say to each other,

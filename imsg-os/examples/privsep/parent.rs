@@ -5,12 +5,11 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 
-use command_fds::{CommandFdExt, FdMapping};
+use imsg_os::process::{CHANNEL, Worker};
 use imsg_os::typed::Protocol;
 use imsg_os::{Any, Channel, RecvError};
 use nix::errno::Errno;
@@ -18,44 +17,40 @@ use signal_hook::consts::SIGCHLD;
 
 use crate::layers::Layers;
 use crate::patient::Patient;
-use crate::protocol::{Answer, CHANNEL, Failure, Request, Summary};
+use crate::protocol::{Answer, Failure, Request, Summary};
 use crate::{Dialect, complain, open};
 
 pub(crate) fn run(dialect: Dialect, files: &[PathBuf]) -> Result<ExitCode, Box<dyn Error>> {
     // Whoever started this may ignore SIGCHLD, and then nobody is told how a worker ended.
     signal_hook::flag::register(SIGCHLD, Arc::default())?;
     let (mut worker, channel) = start_worker(dialect)?;
-    match converse(channel, worker.id(), files) {
+    match converse(channel, worker.child.id(), files) {
         Ok(code) => {
             // The channel is closed now, so the worker knows that there is no more to do.
-            let status = worker.wait()?;
+            let status = worker.child.wait()?;
             if !status.success() {
                 return Err(format!("the worker failed: {status}").into());
             }
             Ok(code)
         }
-        Err(Stop::HungUp) => Err(format!("the worker ended early: {}", worker.wait()?).into()),
-        Err(Stop::Fault(error)) => {
-            let _ = worker.kill().and_then(|()| worker.wait());
-            Err(error)
+        Err(Stop::HungUp) => {
+            Err(format!("the worker ended early: {}", worker.child.wait()?).into())
         }
+        // The worker is killed, as it is dropped.
+        Err(Stop::Fault(error)) => Err(error),
     }
 }
 
-fn start_worker(dialect: Dialect) -> Result<(Child, Channel<Any>), Box<dyn Error>> {
-    let (ours, theirs) = UnixStream::pair()?;
-    // The command holds the worker's end until it is dropped, here. If it lived on, the end of the
-    // worker would not be the end of the stream, and we would wait for an answer for ever.
+fn start_worker(dialect: Dialect) -> Result<(Worker, Channel<Any>), Box<dyn Error>> {
     let mut command = Command::new(std::env::current_exe()?);
     command
         .args(["--worker", "--dialect", dialect.name()])
         .env_clear()
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .fd_mappings(vec![FdMapping { parent_fd: theirs.into(), child_fd: CHANNEL }])?;
-    let worker = command.spawn()?;
+        .stdout(Stdio::null());
+    let (worker, socket) = Worker::start(command)?;
     // Descriptors are not allowed here: the kernel closes what a worker run wild may send.
-    Ok((worker, Channel::new(ours, dialect.into())?))
+    Ok((worker, Channel::new(socket, dialect.into())?))
 }
 
 /// Why a conversation ended before its time.

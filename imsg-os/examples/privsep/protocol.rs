@@ -2,16 +2,13 @@
 //!
 //! The id of a request is chosen by the parent; the answer has the same.
 
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 
 use imsg_os::protocol;
 use zerocopy::native_endian::{I32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::layers::Layers;
-
-/// The descriptor on which the worker finds the channel.
-pub(crate) const CHANNEL: RawFd = 3;
 
 protocol! {
     /// From the parent.

@@ -8,11 +8,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 
+use imsg_os::process::CHANNEL;
 use imsg_os::typed::Protocol;
 use imsg_os::{Any, Channel, Sender, inherited};
 use sha2::{Digest, Sha256};
 
-use crate::protocol::{Answer, CHANNEL, Failure, Request, Summary};
+use crate::protocol::{Answer, Failure, Request, Summary};
 use crate::{Dialect, open, sandbox};
 
 pub(crate) fn run(dialect: Dialect) -> Result<ExitCode, Box<dyn Error>> {

@@ -2,10 +2,10 @@
 
 use std::error::Error;
 
+use imsg_os::process::CHANNEL;
 use nix::unistd::{self, Uid, User};
 
 use crate::layers::Layers;
-use crate::protocol::CHANNEL;
 
 /// Gives up everything but the standard descriptors and the channel.
 ///

@@ -33,10 +33,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use imsg_os::imsg_wire::typed::Protocol;
+use imsg_os::process::CHANNEL;
 use imsg_os::{Channel, Modern, inherited};
 
 use crate::complain::complain;
-use crate::protocol::{CHANNEL, FromWorker};
+use crate::protocol::FromWorker;
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 

@@ -3,7 +3,6 @@
 use std::os::fd::OwnedFd;
 
 use imsg_os::imsg_wire::typed::Counted;
-pub(crate) use imsg_os::process::CHANNEL;
 use imsg_os::protocol;
 
 use crate::layers::Layers;

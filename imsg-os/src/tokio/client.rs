@@ -15,7 +15,7 @@ use imsg_wire::{Descriptor, Dialect, Header, Modern, Reason, Refused, Requests, 
 
 use super::Channel;
 use crate::channel::receiver::Message;
-use crate::error::RecvError;
+use crate::error::{RecvError, SendError};
 use crate::turn::TurnError;
 
 /// Calls a peer, from any number of tasks: each has a clone of it.
@@ -186,10 +186,21 @@ impl fmt::Display for CallError {
 
 impl error::Error for CallError {}
 
+/// That the driver has ended is [`BrokenPipe`](io::ErrorKind::BrokenPipe). The descriptor of a message
+/// that was refused is closed.
+impl From<CallError> for io::Error {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Gone => io::ErrorKind::BrokenPipe.into(),
+            CallError::Refused(refused) => SendError::from(refused).into(),
+        }
+    }
+}
+
 /// What has the channel of a [`Client`], sends its requests, and finds their replies. `N` is how many
 /// calls can wait for a reply at a time.
-pub struct Driver<const N: usize, D: Dialect = Modern, S: Storage = Box<[u8]>> {
-    channel: Channel<D, S>,
+pub struct Driver<const N: usize, D: Dialect = Modern, S: Storage = Box<[u8]>, T: Storage = S> {
+    channel: Channel<D, S, T>,
     requests: mpsc::Receiver<Request>,
     /// A request for which there is no room yet.
     held: Option<Request>,
@@ -205,12 +216,12 @@ enum Event<'a> {
     Message(Result<Option<Message<'a>>, RecvError>),
 }
 
-impl<const N: usize, D: Dialect, S: Storage> Driver<N, D, S> {
+impl<const N: usize, D: Dialect, S: Storage, T: Storage> Driver<N, D, S, T> {
     /// A client, and what drives it, over a channel that has nothing else to do.
     ///
     /// If replies may have descriptors, allow these on the channel before.
     #[must_use = "no call is made unless the driver runs"]
-    pub fn new(channel: Channel<D, S>) -> (Client, Self) {
+    pub fn new(channel: Channel<D, S, T>) -> (Client, Self) {
         let (sender, requests) = mpsc::channel(N);
         let client = Client { requests: sender, permits: Arc::new(Semaphore::new(N)) };
         (client, Self { channel, requests, held: None, waiting: Requests::new() })
@@ -318,7 +329,7 @@ impl<const N: usize, D: Dialect, S: Storage> Driver<N, D, S> {
     }
 }
 
-impl<const N: usize, D: Dialect, S: Storage> fmt::Debug for Driver<N, D, S> {
+impl<const N: usize, D: Dialect, S: Storage, T: Storage> fmt::Debug for Driver<N, D, S, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Driver")
             .field("rx", &self.channel.rx)

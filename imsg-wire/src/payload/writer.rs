@@ -34,7 +34,7 @@ use crate::error::WriteError;
 /// ```compile_fail,E0308
 /// use imsg_wire::{Header, Modern, SendBuf, Writer};
 ///
-/// let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; 64]);
+/// let mut queue = SendBuf::new(Modern::new(), [0; 64]);
 /// let mut message = queue.create(Header::new(1), None).unwrap();
 /// let mut buf = *b"stale bytes";
 /// let mut plain = Writer::new(&mut buf);

@@ -19,7 +19,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
     /// ```
     /// use imsg_wire::{Header, Modern, SendBuf};
     ///
-    /// let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; 64]);
+    /// let mut queue = SendBuf::new(Modern::new(), [0; 64]);
     /// let mut message = queue.create(Header::new(1), None)?;
     /// message.add(b"in ")?;
     /// message.add(b"place")?;

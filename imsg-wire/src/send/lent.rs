@@ -20,7 +20,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
     /// ```
     /// use imsg_wire::{Header, Modern, SendBuf};
     ///
-    /// let mut queue = SendBuf::<_, _>::new(Modern::new(), [0; 64]);
+    /// let mut queue = SendBuf::new(Modern::new(), [0; 64]);
     /// let lent = queue.lend(Header::new(1), b"look at this")?;
     /// assert_eq!(lent.bytes().len(), 16 + 12);
     /// lent.sent(20)?; // together with the descriptor

@@ -20,10 +20,10 @@
 ///     }
 /// }
 ///
-/// let mut queue: SendBuf<_, _, &str> = SendBuf::new(Modern::new(), [0; 256]);
+/// let mut queue: SendBuf<_, _, &str> = SendBuf::with_descriptors(Modern::new(), [0; 256]);
 /// ToWorker::ConfEntry { name: "listen", value: b"*" }.compose(&mut queue, 7)?;
 /// ToWorker::Peer { descriptor: "socket" }.compose(&mut queue, 8)?;
-/// # let mut received: RecvBuf<_, _, &str> = RecvBuf::new(Modern::new(), [0; 256]);
+/// # let mut received: RecvBuf<_, _, &str> = RecvBuf::with_descriptors(Modern::new(), [0; 256]);
 /// # received.allow_descriptors();
 /// # while let Some(chunk) = queue.chunk() {
 /// #     let n = chunk.bytes.len();

@@ -33,7 +33,7 @@ pub(crate) fn sampler<D: Dialect + Copy + 'static>(dialect: D, work: Work) -> Op
 /// The bytes of a batch of messages.
 pub(crate) fn stream_of<D: Dialect>(dialect: D, work: Work) -> Vec<u8> {
     let storage = vec![0; work.batch * work.message_len()];
-    let mut queue: SendBuf<_, _> = SendBuf::new(dialect, storage);
+    let mut queue = SendBuf::new(dialect, storage);
     for _ in 0..work.batch {
         queue.compose(HEADER, &vec![4_u8; work.payload][..], None).expect("room for a batch");
     }
@@ -62,7 +62,7 @@ fn take<D: Dialect + Copy + 'static>(dialect: D, work: Work) -> Sampler {
     type Buffer<D> = RecvBuf<D, Box<[u8]>, OwnedFd>;
 
     let bytes = stream_of(dialect, work).into_boxed_slice();
-    let buffers = (0..work.buffers()).map(|_| RecvBuf::new(dialect, bytes.clone()));
+    let buffers = (0..work.buffers()).map(|_| RecvBuf::with_descriptors(dialect, bytes.clone()));
     let refill = |buffers: &mut Vec<Buffer<D>>| {
         for buffer in buffers {
             // The bytes are still there.
@@ -85,7 +85,7 @@ fn take<D: Dialect + Copy + 'static>(dialect: D, work: Work) -> Sampler {
 
 fn compose<D: Dialect + Copy + 'static>(dialect: D, work: Work) -> Sampler {
     let payload = vec![4_u8; work.payload];
-    let mut queue: SendBuf<_, _, OwnedFd> = SendBuf::new(dialect, vec![0; BUFFER]);
+    let mut queue: SendBuf<_, _, OwnedFd> = SendBuf::with_descriptors(dialect, vec![0; BUFFER]);
     in_memory(move || {
         for _ in 0..work.batch {
             queue.compose(HEADER, black_box(&payload[..]), None).expect("room for a batch");

@@ -30,8 +30,8 @@ fn main() -> u8 {
     let memory = unsafe { &mut *(&raw mut MEMORY) };
     let Memory { line, rx, tx } = memory.write(Memory {
         line: Serial { received: Deque::new(), to_send: Deque::new() },
-        rx: Received::new(Modern::new(), [0; LARGEST]),
-        tx: Queue::new(Modern::new(), [0; LARGEST]),
+        rx: Received::with_descriptors(Modern::new(), [0; LARGEST]),
+        tx: Queue::with_descriptors(Modern::new(), [0; LARGEST]),
     });
     // A line does not end, so it was broken.
     let _ = serve(line, rx, tx);

@@ -175,8 +175,8 @@ fn buffers<D: Dialect + Copy>(dialect: D, rule: Pairing, bytes: &[u8], log: &mut
     let (mut a, mut b) = ([0; 128], [0; 160]);
     let a = a.get_mut(..black_box(bytes.len())).unwrap_or_default();
     let b = b.get_mut(..black_box(bytes.len())).unwrap_or_default();
-    let mut rx: RecvBuf<D, Memory<'_>, Token, 2> = RecvBuf::new(dialect, memory(a));
-    let mut tx: SendBuf<D, Memory<'_>, Token, 2> = SendBuf::new(dialect, memory(b));
+    let mut rx: RecvBuf<D, Memory<'_>, Token, 2> = RecvBuf::with_descriptors(dialect, memory(a));
+    let mut tx: SendBuf<D, Memory<'_>, Token, 2> = SendBuf::with_descriptors(dialect, memory(b));
     rx.set_pairing(rule);
     if let Err(error) = rx.set_max_len(bytes.len()) {
         log.error(error);
@@ -500,7 +500,11 @@ fn typed(bytes: &[u8], log: &mut Log) {
     let Some((&[msg_type, kind, len], payload)) = bytes.split_first_chunk() else { return };
     let mut space = [0; 256];
     let space = space.get_mut(..len.into()).unwrap_or_default();
-    let mut queue: SendBuf<Modern, &mut [u8], Token, 2> = SendBuf::new(Modern::new(), space);
+    let received = RecvBuf::new(Modern::new(), [0; 32]);
+    let queue = SendBuf::new(Modern::new(), [0; 32]);
+    let _ = write!(log, "{} {}", received.max_len(), queue.max_len());
+    let mut queue: SendBuf<Modern, &mut [u8], Token, 2> =
+        SendBuf::with_descriptors(Modern::new(), space);
     for msg_type in [msg_type.into(), Told::FILE] {
         let descriptor = match kind {
             0 => Descriptor::None,

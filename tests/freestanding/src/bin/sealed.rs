@@ -21,8 +21,8 @@ fn main() -> u8 {
     if kernel::ignore_sigpipe().and_then(|()| kernel::enter_strict_mode()).is_err() {
         return 71;
     }
-    let mut rx = Received::new(Modern::new(), [0; BUFFER]);
-    let mut tx = Queue::new(Modern::new(), [0; BUFFER]);
+    let mut rx = Received::with_descriptors(Modern::new(), [0; BUFFER]);
+    let mut tx = Queue::with_descriptors(Modern::new(), [0; BUFFER]);
     match serve(&mut Socket, &mut rx, &mut tx) {
         Ok(()) => 0,
         Err(Failure::Protocol) => 65,

@@ -82,7 +82,7 @@ impl Flow {
 
     fn buffer(&self) -> Result<Box<Buffer>, Broken> {
         let storage = zeroed(BUFFER).map_err(|_| Broken("no memory is left for it".into()))?;
-        let mut buf = Box::new(RecvBuf::new(self.side.clone(), storage));
+        let mut buf = Box::new(RecvBuf::with_descriptors(self.side.clone(), storage));
         // It is less than the buffer.
         let _ = buf.set_max_len(Dialect::max_len(&self.side));
         buf.allow_descriptors();

@@ -1,4 +1,4 @@
-//! What `imsg-os` does with a socket, done with the [model](crate::kernel) of one.
+//! What `imsg-os` does with a socket, done with the [model](crate::testing::kernel) of one.
 //!
 //! The two say the same in the same order, so that what is found here can be looked up there: a
 //! read is `read` of `channel/receiver.rs` over `sys/recv.rs`, a send is `sys/send.rs`. Left out is what
@@ -6,11 +6,23 @@
 //! as a descriptor without a byte looks like the end there; and that `poll` is asked before a send on
 //! those that wait although they should not.
 
-use imsg_wire::{Ancillary, Dialect, Error, NoRoom, RecvBuf, Storage};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::error;
+use core::fmt;
+use core::mem;
 
-use crate::kernel::{Errno, Kernel, NoSlot, Received, Socket};
+use crate::descriptor::Ancillary;
+use crate::dialect::Dialect;
+use crate::error::{Error, NoRoom};
+use crate::recv::RecvBuf;
+use crate::storage::Storage;
+use crate::testing::Duplicate;
+use crate::testing::kernel::{Errno, Kernel, NoSlot, Received, Socket};
 
-/// Something that is done for the sake of some kernels.
+/// Something that is done for the sake of some kernels. The tests of this library leave it out, to
+/// see that it is needed.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Care {
     /// `MSG_CTRUNC` is a dropped descriptor.
@@ -48,6 +60,8 @@ pub enum ReadOutcome {
     Data(usize),
     /// There was nothing.
     WouldBlock,
+    /// Messages must be taken first.
+    Full,
     /// The end.
     Closed,
 }
@@ -61,11 +75,23 @@ pub enum Broken {
     Stream(Error),
 }
 
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read(error) => error.fmt(f),
+            Self::Stream(error) => error.fmt(f),
+        }
+    }
+}
+
+impl error::Error for Broken {}
+
 /// With so many bytes, a descriptor finds room wherever there is some to speak of.
 pub const FEW: usize = 512;
 
 impl Shim {
     /// One that leaves out this one care.
+    #[doc(hidden)]
     #[must_use]
     pub fn without(care: Care) -> Self {
         Self { careless: Some(care), failed: false }
@@ -80,10 +106,6 @@ impl Shim {
     /// # Errors
     ///
     /// When nothing more can be read.
-    ///
-    /// # Panics
-    ///
-    /// When messages must be taken first.
     pub fn read<D: Dialect, S: Storage, F, const N: usize>(
         &mut self,
         socket: &mut Socket<F>,
@@ -96,11 +118,11 @@ impl Shim {
             Ok(spare) => spare,
             Err(NoRoom::Finished) => return Ok(ReadOutcome::Closed),
             Err(NoRoom::Failed(error)) => return Err(Broken::Stream(error)),
-            Err(reason @ NoRoom::Full) => panic!("{reason}"),
+            Err(NoRoom::Full) => return Ok(ReadOutcome::Full),
         };
         let most = most.min(spare.len());
         let received = self.recv(socket, &mut spare[..most], allowed, slots);
-        let failed = std::mem::take(&mut self.failed);
+        let failed = mem::take(&mut self.failed);
         let (n, ancillary) = match received {
             Ok((0, Ancillary::Nothing)) => {
                 buf.finish();
@@ -197,11 +219,11 @@ impl Shim {
     /// # Errors
     ///
     /// When nothing was sent.
-    pub fn send<F: Clone>(
+    pub fn send<F: Duplicate>(
         &self,
         socket: &mut Socket<F>,
         bytes: &[u8],
-        descriptor: Option<F>,
+        descriptor: Option<&F>,
         waits: bool,
         size: &mut dyn FnMut(usize) -> usize,
         mut meanwhile: impl FnMut(&mut Socket<F>),
@@ -216,10 +238,10 @@ impl Shim {
             let in_the_call = waits && !self.heeds(Care::Waiting);
             let mut send = |bytes: &[u8]| match in_the_call {
                 true => {
-                    let descriptors = vec![descriptor.clone()];
+                    let descriptors = vec![descriptor.duplicate()];
                     socket.sendmsg_waiting(bytes, descriptors, &mut *size, &mut meanwhile)
                 }
-                false => socket.sendmsg(bytes, vec![descriptor.clone()], &mut *size),
+                false => socket.sendmsg(bytes, vec![descriptor.duplicate()], &mut *size),
             };
             let sent = match send(bytes) {
                 Err(Errno::MessageSize) if self.heeds(Care::Full) => {

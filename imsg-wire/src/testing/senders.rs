@@ -1,16 +1,28 @@
 //! Senders: ours, and models of those that are not.
 
-use std::collections::VecDeque;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
-use imsg_wire::{Dialect, HEADER_LEN, Header, SendBuf, Storage};
+use crate::dialect::Dialect;
+use crate::header::{HEADER_LEN, Header};
+use crate::send::SendBuf;
+use crate::storage::Storage;
 
-/// A queue of messages, whatever it makes of them. Descriptors are numbers.
+/// A queue of messages, whatever it makes of them.
 pub trait Sender {
-    /// What the next `sendmsg` offers, and the descriptor that goes with its first byte.
-    fn chunk(&self) -> (Vec<u8>, Option<u32>);
+    /// The type of a descriptor.
+    type Descriptor;
 
-    /// Goes on behind the `n` bytes, not none, that the kernel took.
-    fn consume(&mut self, n: usize);
+    /// What the next `sendmsg` offers, and the descriptor that goes with its first byte.
+    fn chunk(&self) -> (Vec<u8>, Option<&Self::Descriptor>);
+
+    /// Goes on behind the `n` bytes, not none, that the kernel took, and gives back the descriptor
+    /// that went with them.
+    ///
+    /// # Panics
+    ///
+    /// When `n` is 0, or more than is [offered](Self::offered).
+    fn consume(&mut self, n: usize) -> Option<Self::Descriptor>;
 
     /// How many bytes the next `sendmsg` offers; 0 when there is nothing to send.
     fn offered(&self) -> usize {
@@ -20,14 +32,18 @@ pub trait Sender {
 
 /// Ours: a `sendmsg` begins with the message that has a descriptor, as it does in imsg-buffer.c 1.13
 /// and later.
-impl<D: Dialect, S: Storage, const N: usize> Sender for SendBuf<D, S, u32, N> {
-    fn chunk(&self) -> (Vec<u8>, Option<u32>) {
-        let chunk = self.chunk();
-        chunk.map_or((Vec::new(), None), |it| (it.bytes.to_vec(), it.descriptor.copied()))
+impl<D: Dialect, S: Storage, F, const N: usize> Sender for SendBuf<D, S, F, N> {
+    type Descriptor = F;
+
+    fn chunk(&self) -> (Vec<u8>, Option<&F>) {
+        self.chunk().map_or((Vec::new(), None), |it| (it.bytes.to_vec(), it.descriptor))
     }
 
-    fn consume(&mut self, n: usize) {
-        self.consume(n).expect("a part of the chunk");
+    fn consume(&mut self, n: usize) -> Option<F> {
+        match self.consume(n) {
+            Ok(descriptor) => descriptor,
+            Err(error) => panic!("{error}"),
+        }
     }
 
     fn offered(&self) -> usize {
@@ -77,12 +93,6 @@ impl<F> Ends<F> {
         self.queue.push_back(Queued { unsent, descriptor });
     }
 
-    /// How many bytes the next `sendmsg` offers to the kernel.
-    pub fn offered(&self) -> usize {
-        let buffers = self.queue.iter().take(self.gathered());
-        buffers.map(|queued| queued.unsent.len()).sum()
-    }
-
     /// Does the next `sendmsg`, of which the kernel takes `n` bytes: those, and the descriptor
     /// that went with them.
     ///
@@ -95,7 +105,16 @@ impl<F> Ends<F> {
         (bytes, self.consume(n))
     }
 
-    /// What the next `sendmsg` offers.
+    /// How many of the queued messages the next `sendmsg` takes.
+    fn gathered(&self) -> usize {
+        let first = self.queue.iter().position(|queued| queued.descriptor.is_some());
+        first.map_or(self.queue.len(), |first| first + 1)
+    }
+}
+
+impl<F> Sender for Ends<F> {
+    type Descriptor = F;
+
     fn chunk(&self) -> (Vec<u8>, Option<&F>) {
         let gathered = self.gathered();
         let bytes = self.queue.iter().take(gathered).flat_map(|queued| &queued.unsent);
@@ -103,7 +122,6 @@ impl<F> Ends<F> {
         (bytes.copied().collect(), last.and_then(|queued| queued.descriptor.as_ref()))
     }
 
-    /// Goes on behind `n` bytes that were sent; the descriptor went with them.
     fn consume(&mut self, mut n: usize) -> Option<F> {
         assert!(1 <= n && n <= self.offered(), "{n} bytes were not offered");
         let last = self.gathered().checked_sub(1).and_then(|last| self.queue.get_mut(last));
@@ -121,58 +139,52 @@ impl<F> Ends<F> {
         descriptor
     }
 
-    /// How many of the queued messages the next `sendmsg` takes.
-    fn gathered(&self) -> usize {
-        let first = self.queue.iter().position(|queued| queued.descriptor.is_some());
-        first.map_or(self.queue.len(), |first| first + 1)
-    }
-}
-
-impl Sender for Ends<u32> {
-    fn chunk(&self) -> (Vec<u8>, Option<u32>) {
-        let (bytes, descriptor) = self.chunk();
-        (bytes, descriptor.copied())
-    }
-
-    fn consume(&mut self, n: usize) {
-        self.consume(n);
-    }
-
     fn offered(&self) -> usize {
-        self.offered()
+        let buffers = self.queue.iter().take(self.gathered());
+        buffers.map(|queued| queued.unsent.len()).sum()
     }
 }
 
 /// A sender that never marks, and sends each message by itself, such as the crate `privsep`.
-#[derive(Debug, Default)]
-pub struct Unmarking {
-    queue: VecDeque<(Vec<u8>, Option<u32>)>,
+#[derive(Debug)]
+pub struct Unmarking<F> {
+    queue: VecDeque<(Vec<u8>, Option<F>)>,
 }
 
-impl Unmarking {
+impl<F> Default for Unmarking<F> {
+    fn default() -> Self {
+        Self { queue: VecDeque::new() }
+    }
+}
+
+impl<F> Unmarking<F> {
     /// Queues a message. The pid is written as it stands in the header.
     ///
     /// # Panics
     ///
     /// When the message is longer than a classic header can say.
-    pub fn compose(&mut self, header: Header, payload: &[u8], descriptor: Option<u32>) {
-        let mut unmarked = Ends::<u32>::default();
+    pub fn compose(&mut self, header: Header, payload: &[u8], descriptor: Option<F>) {
+        let mut unmarked = Ends::<F>::default();
         unmarked.compose(header, payload, None);
         self.queue.push_back((unmarked.chunk().0, descriptor));
     }
 }
 
-impl Sender for Unmarking {
-    fn chunk(&self) -> (Vec<u8>, Option<u32>) {
-        self.queue.front().cloned().unwrap_or_default()
+impl<F> Sender for Unmarking<F> {
+    type Descriptor = F;
+
+    fn chunk(&self) -> (Vec<u8>, Option<&F>) {
+        let first = self.queue.front();
+        first.map_or((Vec::new(), None), |(bytes, it)| (bytes.clone(), it.as_ref()))
     }
 
-    fn consume(&mut self, n: usize) {
+    fn consume(&mut self, n: usize) -> Option<F> {
         let (bytes, descriptor) = self.queue.front_mut().expect("something to send");
         bytes.drain(..n);
-        *descriptor = None;
+        let descriptor = descriptor.take();
         if bytes.is_empty() {
             self.queue.pop_front();
         }
+        descriptor
     }
 }

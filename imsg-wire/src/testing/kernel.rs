@@ -5,8 +5,11 @@
 //! that reads. What a real system leaves to chance is the caller's to choose, so that each run can
 //! be repeated.
 
-use std::collections::VecDeque;
-use std::mem;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::error;
+use core::fmt;
+use core::mem;
 
 /// A kernel, by what it does with descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +117,18 @@ pub enum Errno {
     /// `EMFILE`.
     TooManyFiles,
 }
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WouldBlock => "there is nothing to read, or no room",
+            Self::MessageSize => "the message is too long",
+            Self::TooManyFiles => "the process has too many descriptors",
+        })
+    }
+}
+
+impl error::Error for Errno {}
 
 /// What a read brought.
 #[derive(Debug, PartialEq, Eq)]
@@ -362,6 +377,7 @@ impl<F> Socket<F> {
             Err(Errno::WouldBlock)
         }
     }
+
     /// Takes the control messages with which a read begins, where it ends before the next one.
     fn take_leading(&mut self) -> Vec<Vec<F>> {
         let mut leading = Vec::new();
