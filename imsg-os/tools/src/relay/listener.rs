@@ -112,10 +112,20 @@ fn take_over(path: &Path) -> io::Result<net::UnixListener> {
     match bind(path) {
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
             remove_stale(path)?;
-            bind(path)
+            // One that found no socket here needs no lock to make its own.
+            bind(path).map_err(|error| match error.kind() {
+                ErrorKind::AddrInUse => in_use(LISTENED_ON),
+                _ => error,
+            })
         }
         bound => bound,
     }
+}
+
+const LISTENED_ON: &str = "a program listens on it already";
+
+fn in_use(reason: &str) -> io::Error {
+    io::Error::new(ErrorKind::AddrInUse, reason)
 }
 
 /// A lock that every relay takes before it removes a socket in this directory.
@@ -140,15 +150,14 @@ fn lock_directory(path: &Path) -> io::Result<Flock<File>> {
 }
 
 fn remove_stale(path: &Path) -> io::Result<()> {
-    let refuse = |reason| Err(io::Error::new(ErrorKind::AddrInUse, reason));
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
-        return refuse("it exists, and is no socket");
+        return Err(in_use("it exists, and is no socket"));
     }
     // Of another kind than a living socket, so that the program which has that is not disturbed.
     match net::UnixDatagram::unbound()?.connect(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
         Err(error) if error.raw_os_error() != Some(Errno::EPROTOTYPE as i32) => Err(error),
-        _ => refuse("a program listens on it already"),
+        _ => Err(in_use(LISTENED_ON)),
     }
 }
 
