@@ -732,6 +732,19 @@ fn what_is_waited_for_is_said_when_that_takes_a_while() {
 }
 
 #[test]
+fn a_limit_below_the_descriptors_that_are_waited_for_is_an_error_that_names_it() {
+    let (client, mut server) = fake_with(&[]);
+    process::limit_now(client.process(), Resource::RLIMIT_NOFILE, 1);
+    // From now on, it waits for standard input, too.
+    say(&mut server, READ_OPEN, &numbers(&[1, 0]));
+    let report = client.finish();
+    assert_eq!(report.code(), Some(1));
+    let due = "imsg tmux: the limit of open files (RLIMIT_NOFILE) is less than the 2 that are waited \
+               for\n";
+    assert_eq!(report.stderr, due);
+}
+
+#[test]
 fn a_terminal_shows_what_the_server_sends_and_obeys_nothing_of_it() {
     let OpenptyResult { master, slave } = openpty(None, None).unwrap();
     let (client, mut server) = fake_at_command(CLASSIC, |command| {

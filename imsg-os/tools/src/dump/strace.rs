@@ -117,23 +117,26 @@ impl Found {
                 imsg_os::Descriptor::Here(file) => Some(quoted(file)),
                 imsg_os::Descriptor::Missing(_) => Some("\"missing\"".into()),
             };
-            let entry = Entry {
-                place: format_args!("{line:>6}  {process} fd {descriptor} {direction:<3}"),
-                keys: format_args!(
-                    r#""line":{line},"process":{process},"descriptor":{descriptor},"direction":"{direction}""#
-                ),
-                dialect,
-                frame: frame(&message),
-                payload: message.payload,
-                target: target.as_deref(),
-            };
-            if printed.is_ok() {
-                printed = print(out, format, &entry);
+            if printed.is_err() {
+                return;
             }
+            printed = print(
+                out,
+                format,
+                &Entry {
+                    place: format_args!("{line:>6}  {process} fd {descriptor} {direction:<3}"),
+                    keys: format_args!(
+                        r#""line":{line},"process":{process},"descriptor":{descriptor},"direction":"{direction}""#
+                    ),
+                    dialect,
+                    frame: frame(&message),
+                    payload: message.payload,
+                    target: target.as_deref(),
+                },
+            );
         });
         printed?;
-        let place =
-            format_args!("line {line}: process {process}, descriptor {descriptor}, {direction}");
+        let place = format!("line {line}: process {process}, descriptor {descriptor}, {direction}");
         match result {
             Ok(None) => {}
             Ok(Some(note)) => {
