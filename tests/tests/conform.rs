@@ -38,7 +38,9 @@ fn each_kind_of_fault_has_its_verdict() {
         ("forgives", "an end inside a payload", "accepted"),
         ("forgives", "left at the end", "accepted"),
     ] {
-        let arguments = ["--patience", "2", "--only", only, "--", PROGRAM, fault];
+        // The others are waited for only if they do not do what is due.
+        let patience = if ["hangs", "keeps"].contains(&fault) { "1" } else { "50" };
+        let arguments = ["--patience", patience, "--only", only, "--", PROGRAM, fault];
         let report = conform(&arguments);
         assert_eq!(report.code(), Some(1), "{fault}: {}", report.text());
         let lines: Vec<_> = report.text().lines().collect();
@@ -116,6 +118,15 @@ fn output_that_takes_nothing_is_an_error() {
     assert_eq!(report.code(), Some(1));
     let due = "imsg conform: cannot print: No space left on device (os error 28)\n";
     assert_eq!(report.stderr, due);
+}
+
+#[test]
+fn what_the_program_complains_of_is_shown_if_that_is_asked_for() {
+    let arguments = ["--only", "a length of 15", "--", PROGRAM];
+    assert_eq!(conform(&arguments).stderr, "");
+    let report = conform(&[&["-v"], &arguments[..]].concat());
+    let due = "conform: at offset 61, a length of 15 bytes is out of range";
+    assert!(report.stderr.starts_with(due), "{}", report.stderr);
 }
 
 #[test]

@@ -79,6 +79,10 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
 
+    /// Show what PROGRAM says on standard error
+    #[arg(short)]
+    verbose: bool,
+
     /// Only the cases with this in their name
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
@@ -117,7 +121,13 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
         Dialect::Classic => (Any::Classic(Endian::NATIVE), "classic"),
         Dialect::Modern => (Any::Modern(Endian::NATIVE), "modern"),
     };
-    let plan = Plan { program: &arguments.program, dialect, name, patience: arguments.patience };
+    let plan = Plan {
+        program: &arguments.program,
+        dialect,
+        name,
+        patience: arguments.patience,
+        verbose: arguments.verbose,
+    };
     let only = arguments.only.as_deref().unwrap_or_default();
     let mut out = stdio::output();
     let mut all_passed = true;

@@ -37,6 +37,7 @@ use crate::{Program, dialect};
 ///
 /// or with "-p PROCESS" in place of COMMAND. Of a stream that began before the log, the first message
 /// is looked for, and it is said how many bytes were skipped. Other streams are passed over.
+/// sendmmsg and recvmmsg, which no library of imsg calls, are not read.
 ///
 /// Exit status: 0 if the whole stream was decoded or nobody reads the output any more, 1 if the
 /// stream is broken, which is said with the offset and the reason after all messages before that,

@@ -21,6 +21,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) dialect: Any,
     pub(crate) name: &'static str,
     pub(crate) patience: Duration,
+    /// Whether to show what the program says on standard error.
+    pub(crate) verbose: bool,
 }
 
 /// It is killed when this is dropped.
@@ -36,7 +38,8 @@ impl Process {
         let (program, arguments) = plan.program.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let mut command = Command::new(program);
         command.args(arguments).env("IMSG_DIALECT", plan.name);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let errors = if plan.verbose { Stdio::inherit() } else { Stdio::null() };
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         let mapping = FdMapping { parent_fd: socket, child_fd: 3 };
         command.fd_mappings(vec![mapping]).map_err(io::Error::other)?;
         let child = command.spawn().map_err(|error| {
