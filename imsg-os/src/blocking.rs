@@ -1,6 +1,6 @@
 //! Channels that wait in the system call, or not at all: over any socket, in any event loop.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -280,7 +280,8 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
             return Err(SendError::Io(io::ErrorKind::WouldBlock.into()));
         }
         let message = self.buf.lend(header, payload)?;
-        let n = sys::send(self.socket.as_fd(), message.bytes(), Some(descriptor), self.waits)?;
+        let bytes = [IoSlice::new(message.bytes())];
+        let n = sys::send(self.socket.as_fd(), &bytes, Some(descriptor), self.waits)?;
         message.sent(n).map_err(more_than_offered)?;
         // An error would hide that the descriptor was sent: the next write has it again.
         if self.waits {

@@ -227,6 +227,7 @@ mod deadline;
 mod error;
 #[cfg(feature = "process")]
 pub mod process;
+pub mod raw;
 mod reserve;
 mod sys;
 #[cfg(feature = "tokio")]

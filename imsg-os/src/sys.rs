@@ -18,7 +18,7 @@ mod wait;
 pub use inherit::inherited;
 pub(crate) use peek::Look;
 pub(crate) use recv::{has_lost_descriptor, recv, take_urgent};
-pub(crate) use send::send;
+pub(crate) use send::{send, send_once};
 #[cfg(feature = "process")]
 pub(crate) use signal::terminate;
 pub use socket::Credentials;

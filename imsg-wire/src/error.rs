@@ -108,7 +108,9 @@ impl error::Error for Error {}
 /// A receive buffer has no place to read into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NoRoom {
-    /// Bytes or descriptors fill it. Messages are there: take them, then read on.
+    /// Bytes or descriptors fill it. Messages are there: take them, then read on. When
+    /// [none is](crate::RecvBuf::is_ready), the storage has to [grow](crate::Storage::grow), and
+    /// cannot now.
     Full,
     /// The stream has ended.
     Finished,

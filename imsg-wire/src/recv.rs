@@ -71,7 +71,7 @@ struct RecvState<D, F, const N: usize> {
 impl<D: Dialect, S: Storage> RecvBuf<D, S> {
     /// An empty buffer over `storage`, for messages without descriptors.
     ///
-    /// The largest message is 16384 bytes, or what the storage holds if that is less.
+    /// The largest message is 16384 bytes, or what the storage can hold if that is less.
     pub fn new(dialect: D, storage: S) -> Self {
         Self::with_descriptors(dialect, storage)
     }
@@ -81,9 +81,9 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
     /// An empty buffer over `storage`, for messages with descriptors of the type `F`, once they are
     /// [allowed](RecvBuf::allow_descriptors).
     ///
-    /// The largest message is 16384 bytes, or what the storage holds if that is less.
+    /// The largest message is 16384 bytes, or what the storage can hold if that is less.
     pub fn with_descriptors(dialect: D, storage: S) -> Self {
-        let max_len = DEFAULT_MAX_LEN.min(storage.bytes().len()).min(dialect.max_len());
+        let max_len = DEFAULT_MAX_LEN.min(storage.most()).min(dialect.max_len());
         let descriptors = Descriptors::new(dialect.pairing());
         Self {
             storage,
@@ -108,10 +108,10 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
     ///
     /// # Errors
     ///
-    /// [`BadLength`] when it is less than a header, or more than the storage holds or the dialect
+    /// [`BadLength`] when it is less than a header, or more than the storage can hold or the dialect
     /// can state; nothing changes then.
     pub fn set_max_len(&mut self, max_len: usize) -> Result<(), BadLength> {
-        let most = self.state.dialect.max_len().min(self.storage.bytes().len());
+        let most = self.state.dialect.max_len().min(self.storage.most());
         self.state.max_len = BadLength::check(max_len, header_len::<D>(), most)?;
         Ok(())
     }
@@ -148,7 +148,8 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
     ///
     /// # Errors
     ///
-    /// [`NoRoom::Full`] when messages must be taken first, [`NoRoom::Finished`] after
+    /// [`NoRoom::Full`] when messages must be taken first, or the storage has to grow for one and
+    /// cannot; [`NoRoom::Finished`] after
     /// [`finish`](RecvBuf::finish), and [`NoRoom::Failed`] when the stream is broken and no message
     /// is left before that.
     pub fn spare(&mut self) -> Result<&mut [u8], NoRoom> {
@@ -162,8 +163,14 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
         let ready = ready.map_err(|error| NoRoom::Failed(state.fail(error)))?;
         if !ready {
             state.move_to_front(&mut self.storage);
+            if state.end == 0 {
+                self.storage.shrink();
+            }
             // What was dropped for messages that are gone takes no room any more.
             state.descriptors.advance(state.offset);
+            if !state.grow(&mut self.storage) {
+                return Err(NoRoom::Full);
+            }
         }
         let bytes = self.storage.bytes_mut();
         let storage = bytes.len();
@@ -235,6 +242,18 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
     /// Whether the stream has ended, as [`finish`](RecvBuf::finish) said.
     pub fn is_finished(&self) -> bool {
         self.state.finished
+    }
+
+    /// How many bytes the payload of the next message has, if
+    /// [`next_message`](RecvBuf::next_message) has one to return, or an error about its descriptor.
+    #[inline]
+    pub fn next_len(&self) -> Option<usize> {
+        let bytes = self.storage.bytes();
+        if let Some((_, payload)) = self.state.next_without_descriptors(bytes) {
+            return Some(payload.len());
+        }
+        let (_, payload, _) = self.state.next_unpaired(bytes).ok()??;
+        Some(payload.len())
     }
 
     /// Whether [`next_message`](RecvBuf::next_message) has a message or an error to return.
@@ -355,6 +374,24 @@ impl<D: Dialect, F, const N: usize> RecvState<D, F, N> {
         self.start = 0;
         self.end = end.saturating_sub(start);
         storage.release(self.end.max(start)..end);
+    }
+
+    /// Has the storage grow when the message that is arriving has filled it: to what the message
+    /// needs, but to no more than twice what there is, so that a header alone takes no memory. Says
+    /// `false` when it cannot.
+    fn grow(&self, storage: &mut impl Storage) -> bool {
+        let bytes = storage.bytes();
+        let len = bytes.len();
+        let need = match bytes.get(self.start..self.end) {
+            Some(unread) if self.end == len => peek(&self.dialect, unread, self.max_len),
+            _ => return true,
+        };
+        match need {
+            Ok(Some(frame)) if frame.len > len => {
+                storage.grow(frame.len.min(len.saturating_mul(2)))
+            }
+            _ => true,
+        }
     }
 
     /// The next message, if that is all there is to it: nothing is wrong, and no descriptor is

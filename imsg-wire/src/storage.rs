@@ -7,8 +7,8 @@ use zerocopy::IntoBytes;
 /// Memory that a buffer works in: an array, a `&mut [u8]`, a `Box<[u8]>`, or anything else that
 /// lends its bytes.
 ///
-/// A storage is expected to keep its length; messages are lost in one that does not, but nothing
-/// panics.
+/// A storage is expected to keep its length, unless it is asked to [grow](Storage::grow) or
+/// [shrink](Storage::shrink); messages are lost in one that does not, but nothing panics.
 ///
 /// Types that are both `AsRef<[u8]>` and `AsMut<[u8]>` are storages that do nothing about what is
 /// [released](Storage::release).
@@ -24,6 +24,23 @@ pub trait Storage {
     fn release(&mut self, range: Range<usize>) {
         let _ = range;
     }
+
+    /// The most bytes that it can have: more than it has, in one that can [grow](Storage::grow).
+    fn most(&self) -> usize {
+        self.bytes().len()
+    }
+
+    /// Has it grow to `len` bytes at least, and keeps those that it has; says `false`, and changes
+    /// nothing, when it cannot.
+    ///
+    /// A [`RecvBuf`](crate::RecvBuf) asks for this while a message arrives that does not fit.
+    fn grow(&mut self, len: usize) -> bool {
+        let _ = len;
+        false
+    }
+
+    /// Says that nothing is kept in it now, so that it may give up what it has grown by.
+    fn shrink(&mut self) {}
 }
 
 impl<T: AsRef<[u8]> + AsMut<[u8]> + ?Sized> Storage for T {

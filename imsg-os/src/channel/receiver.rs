@@ -203,15 +203,26 @@ pub(crate) fn read<D: Dialect, S: Storage>(
     buf: &mut Incoming<D, S>,
     reading: &mut Reading,
 ) -> Result<ReadOutcome, RecvError> {
+    let Reading { waits, reserve, failed } = reading;
+    read_by(buf, failed, |spare, allowed| match reserve {
+        Some(reserve) if allowed => reserve.recv(socket, spare, *waits),
+        _ => sys::recv(socket, spare, allowed, *waits).map_err(RecvError::Io),
+    })
+}
+
+/// Reads once, by a call that is told whether descriptors are wanted. `failed` is that of
+/// [`Reading`].
+pub(crate) fn read_by<D: Dialect, S: Storage, const N: usize>(
+    buf: &mut RecvBuf<D, S, OwnedFd, N>,
+    failed: &mut bool,
+    recv: impl FnOnce(&mut [u8], bool) -> Result<(usize, Ancillary<OwnedFd>), RecvError>,
+) -> Result<ReadOutcome, RecvError> {
     let allowed = buf.descriptors_allowed();
     let Some(spare) = spare(buf)? else {
         return Ok(ReadOutcome::Closed);
     };
-    let received = match &mut reading.reserve {
-        Some(reserve) if allowed => reserve.recv(socket, spare, reading.waits),
-        _ => sys::recv(socket, spare, allowed, reading.waits).map_err(RecvError::Io),
-    };
-    let failed = std::mem::take(&mut reading.failed);
+    let received = recv(spare, allowed);
+    let had_failed = std::mem::take(failed);
     let (n, ancillary) = match received {
         Ok((0, Ancillary::Nothing)) => {
             buf.finish();
@@ -219,12 +230,12 @@ pub(crate) fn read<D: Dialect, S: Storage>(
         }
         Ok(received) => received,
         Err(RecvError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-            reading.failed = failed;
+            *failed = had_failed;
             return Ok(ReadOutcome::WouldBlock);
         }
         // The bytes come with the next read. If that fails too, something else is wrong.
-        Err(RecvError::Io(error)) if !failed && sys::has_lost_descriptor(&error) => {
-            reading.failed = true;
+        Err(RecvError::Io(error)) if !had_failed && sys::has_lost_descriptor(&error) => {
+            *failed = true;
             (0, Ancillary::Dropped)
         }
         Err(error) => return Err(error),
@@ -234,8 +245,8 @@ pub(crate) fn read<D: Dialect, S: Storage>(
 }
 
 /// The place to read into; none when the stream has ended.
-pub(crate) fn spare<D: Dialect, S: Storage>(
-    buf: &mut Incoming<D, S>,
+pub(crate) fn spare<D: Dialect, S: Storage, const N: usize>(
+    buf: &mut RecvBuf<D, S, OwnedFd, N>,
 ) -> Result<Option<&mut [u8]>, RecvError> {
     match buf.spare() {
         Ok(spare) => Ok(Some(spare)),

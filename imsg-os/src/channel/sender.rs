@@ -1,7 +1,7 @@
 //! The sending half of a channel, however it waits.
 
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
@@ -254,7 +254,7 @@ pub(crate) fn write<D: Dialect, S: Storage>(
 ) -> io::Result<WriteOutcome> {
     while let Some(chunk) = buf.chunk() {
         let descriptor = chunk.descriptor.map(AsFd::as_fd);
-        match sys::send(socket, chunk.bytes, descriptor, waits) {
+        match sys::send(socket, &[IoSlice::new(chunk.bytes)], descriptor, waits) {
             // The kernel has the descriptor now, so the one given back is closed.
             Ok(n) => {
                 drop(buf.consume(n).map_err(more_than_offered)?);

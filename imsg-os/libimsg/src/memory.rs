@@ -1,0 +1,132 @@
+//! Memory of C's `malloc`.
+
+use std::ptr::{self, NonNull};
+use std::slice;
+
+use imsg_wire::Storage;
+use libc::{c_int, c_void};
+
+use crate::errno::Errno;
+
+const NO_MEMORY: Errno = Errno(libc::ENOMEM);
+
+/// Memory of `len` bytes, of any content; to be given to [`free`].
+pub(crate) fn allocate(len: usize) -> Result<NonNull<u8>, Errno> {
+    // SAFETY: `malloc` takes any length. Of none, it may give no memory.
+    NonNull::new(unsafe { libc::malloc(len.max(1)) }.cast()).ok_or(NO_MEMORY)
+}
+
+/// Memory of `len` zeros; to be given to [`free`].
+pub(crate) fn allocate_zeroed(len: usize) -> Result<NonNull<u8>, Errno> {
+    // SAFETY: `calloc` takes any lengths.
+    NonNull::new(unsafe { libc::calloc(1, len.max(1)) }.cast()).ok_or(NO_MEMORY)
+}
+
+/// # Safety
+///
+/// The memory is of this module, or of C's `malloc`, and nothing uses it any more.
+pub(crate) unsafe fn free(memory: NonNull<u8>) {
+    // SAFETY: so the caller promises.
+    unsafe { libc::free(memory.as_ptr().cast()) };
+}
+
+/// Overwrites with zeros, in a way that the compiler cannot remove.
+///
+/// # Safety
+///
+/// The bytes may be written to.
+pub(crate) unsafe fn wipe(bytes: *mut u8, len: usize) {
+    type Fill = unsafe extern "C" fn(*mut c_void, c_int, usize) -> *mut c_void;
+    static FILL: Fill = libc::memset;
+    if len > 0 {
+        // SAFETY: it is there; as far as the compiler knows, it may be anything by now, which may
+        // look at what was written.
+        let fill = unsafe { ptr::read_volatile(&raw const FILL) };
+        // SAFETY: the caller promises that the bytes may be written to.
+        unsafe { fill(bytes.cast(), 0, len) };
+    }
+}
+
+/// How large the memory of a receive buffer may stay, once it has grown for a message: a peer that
+/// sends one long message does not hold as much for good, and one that sends many of medium length
+/// does not cost an allocation each.
+const KEPT: usize = 256 * 1024;
+
+/// The memory that a receive buffer works in. It is wiped before it is given back.
+pub(crate) struct Memory {
+    bytes: NonNull<u8>,
+    len: usize,
+    /// How many it had first.
+    first: usize,
+    /// Whether it is of `malloc`: so it can grow, and is to be freed.
+    owned: bool,
+}
+
+impl Memory {
+    pub(crate) fn new(len: usize) -> Result<Self, Errno> {
+        Ok(Self { bytes: allocate_zeroed(len)?, len, first: len, owned: true })
+    }
+
+    /// Over memory of the caller's, which stays as long as it is.
+    ///
+    /// # Safety
+    ///
+    /// The bytes are initialized, and nothing else uses them while this is there.
+    pub(crate) unsafe fn over(bytes: NonNull<u8>, len: usize) -> Self {
+        Self { bytes, len, first: len, owned: false }
+    }
+}
+
+impl Storage for Memory {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: the bytes are initialized, and there as long as this.
+        unsafe { slice::from_raw_parts(self.bytes.as_ptr(), self.len) }
+    }
+
+    #[inline]
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and nothing else uses them.
+        unsafe { slice::from_raw_parts_mut(self.bytes.as_ptr(), self.len) }
+    }
+
+    fn most(&self) -> usize {
+        if self.owned { isize::MAX.unsigned_abs() } else { self.len }
+    }
+
+    fn grow(&mut self, len: usize) -> bool {
+        if len <= self.len {
+            return true;
+        }
+        // Not by `realloc`, which leaves a copy behind that nobody wipes.
+        let Some(mut larger) = Some(len).filter(|_| self.owned).and_then(|len| Self::new(len).ok())
+        else {
+            return false;
+        };
+        let (kept, _) = larger.bytes_mut().split_at_mut(self.len);
+        kept.copy_from_slice(self.bytes());
+        larger.first = self.first;
+        *self = larger;
+        true
+    }
+
+    fn shrink(&mut self) {
+        if self.len > KEPT.max(self.first)
+            && let Ok(smaller) = Self::new(self.first)
+        {
+            *self = smaller;
+        }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if self.owned {
+            // SAFETY: it is of this module, and not used any more.
+            unsafe {
+                wipe(self.bytes.as_ptr(), self.len);
+                free(self.bytes);
+            }
+        }
+    }
+}
