@@ -8,12 +8,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use imsg_os::imsg_wire::typed::Protocol;
 use imsg_os::process::{Worker, connected_pair};
 use imsg_os::{Channel, Message, Modern, Refused, Sender, Turn};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
 use crate::Result;
@@ -29,13 +30,15 @@ const TURN: Turn = Turn::silent();
 const LARGEST: usize = 1 + NAME + VALUE;
 
 pub(crate) fn run(config: &Path, path: &Path) -> Result<()> {
+    // Whoever started this may ignore SIGCHLD, and then nobody is told how a worker ended.
+    signal_hook::flag::register(SIGCHLD, Arc::default())?;
     let (hangups, stops) = (on_signals(&[SIGHUP])?, on_signals(&[SIGTERM, SIGINT])?);
     let values = read(config)?;
     let listener = UnixListener::bind(path)?;
     listener.set_nonblocking(true)?;
     let workers = [Child::start("engine")?, Child::start("frontend")?];
     let mut parent = Parent { workers, values, generation: 1, listener };
-    complain("supervisor", format_args!("listening on {}", path.display()));
+    complain("supervisor", format_args!("listening on {path:?}"));
     let result = parent.serve(config, hangups, &stops);
     fs::remove_file(path)?;
     for child in &mut parent.workers {
@@ -202,12 +205,12 @@ fn on_signals(signals: &[i32]) -> io::Result<UnixStream> {
 
 /// Reads names and values.
 fn read(config: &Path) -> Result<Vec<(String, String)>> {
-    let text = fs::read_to_string(config).map_err(|e| format!("{}: {e}", config.display()))?;
+    let text = fs::read_to_string(config).map_err(|e| format!("{config:?}: {e}"))?;
     let entry = |line: &str| match line.split_once(' ') {
         Some((name, value)) if name.len() <= NAME && value.len() <= VALUE => {
             Ok((name.to_owned(), value.to_owned()))
         }
-        _ => Err(format!("{}: not a name and a value: {line:?}", config.display()).into()),
+        _ => Err(format!("{config:?}: not a name and a value: {line:?}").into()),
     };
     text.lines().map(entry).collect()
 }
