@@ -1,6 +1,6 @@
 /*
  * What `imsg conform` asks a program to be: it sends each message back.  With
- * -DMODERN it is for the modern interface, otherwise for the classic one.
+ * -DMODERN=1 it is for the modern interface, otherwise for the classic one.
  */
 
 #include <sys/types.h>
@@ -12,7 +12,7 @@
 
 #include <imsg.h>
 
-#ifdef MODERN
+#if MODERN
 #define start(imsgbuf)		imsgbuf_init(imsgbuf, 3)
 #define allow(imsgbuf)		imsgbuf_allow_fdpass(imsgbuf)
 #define receive			imsgbuf_read

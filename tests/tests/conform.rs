@@ -2,10 +2,11 @@
 
 #![cfg(target_os = "linux")]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
+use imsg_tests::c_library::{How, Installed, Interface, c_program};
 use imsg_tests::examples;
 use imsg_tests::process::{self, Report};
 use nix::sys::signal::Signal;
@@ -25,37 +26,14 @@ fn our_library_passes_all_cases_in_both_dialects() {
     }
 }
 
-/// The compiler of C is that of this machine.
 #[test]
-#[cfg(target_pointer_width = "64")]
 fn our_c_library_passes_all_cases_by_both_interfaces() {
-    let place = tempfile::tempdir().unwrap();
-    let library = c_library();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let include = root.join("imsg-os/libimsg/include");
-    for (dialect, include, flags) in [
-        ("classic", include.clone(), &[][..]),
-        ("modern", include.join("libimsg-modern"), &["-DMODERN"]),
-    ] {
-        let program = place.path().join(dialect);
-        let mut cc = Command::new("cc");
-        cc.args(["-std=c99", "-D_DEFAULT_SOURCE", "-Wall", "-Wextra", "-Werror"]).args(flags);
-        cc.arg("-I").arg(include).arg("-o").arg(&program).arg(root.join("tests/c/conform.c"));
-        assert!(cc.arg(&library).status().unwrap().success());
-        let program = program.to_str().unwrap();
-        let report = conform(&["--dialect", dialect, "--", program]);
+    let Some(library) = Installed::new(env!("CARGO_TARGET_TMPDIR")) else { return };
+    for (dialect, interface) in [("classic", Interface::Classic), ("modern", Interface::Modern)] {
+        let program = library.compile(&c_program("conform"), interface, How::Static);
+        let report = conform(&["--dialect", dialect, "--", program.to_str().unwrap()]);
         assert_eq!((report.code(), report.stderr.as_str()), (Some(0), ""), "{}", report.text());
     }
-}
-
-/// Where the static library is, once it is built.
-#[cfg(target_pointer_width = "64")]
-fn c_library() -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("c-library");
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--release", "-p", "libimsg", "--target-dir"]).arg(&target);
-    assert!(cargo.status().unwrap().success());
-    target.join("release/libimsg.a")
 }
 
 #[test]

@@ -6,10 +6,11 @@ use std::os::fd::AsFd;
 
 use imsg_os::imsg_wire::Frame;
 use imsg_os::{Any, Descriptor, Dialect, HEADER_LEN, Header};
+use nix::libc::{dev_t, ino_t};
 use nix::sys::stat::fstat;
 
 /// The device of a file, and its number there.
-pub(crate) type Identity = (u64, u64);
+pub(crate) type Identity = (dev_t, ino_t);
 
 /// A message to be sent.
 pub(crate) struct Message {
