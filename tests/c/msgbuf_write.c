@@ -91,7 +91,7 @@ seconds(void)
 static void
 fill(int socket)
 {
-	static const char bytes[4096];
+	static char bytes[4096];
 
 	REQUIRE(fcntl(socket, F_SETFL, O_NONBLOCK) == 0);
 	while (write(socket, bytes, sizeof(bytes)) > 0 || write(socket, bytes, 1) > 0)
@@ -476,7 +476,7 @@ read_in_pieces(void *argument)
 static void
 write_to_its_end(void *argument)
 {
-	static const char bytes[100000];
+	static char bytes[100000];
 	int *ends = (int *)argument, small = 4096;
 	QUEUE(queue);
 
