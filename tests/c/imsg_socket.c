@@ -136,6 +136,16 @@ a_read_that_a_signal_interrupts_is_made_again(void)
 }
 
 static void
+change_socket(struct imsgbuf *channel, int fd)
+{
+	close(channel->fd);
+	channel->fd = fd;
+#if !MODERN
+	channel->w.fd = fd;
+#endif
+}
+
+static void
 a_channel_follows_its_member_fd(void)
 {
 	struct imsgbuf channel;
@@ -146,11 +156,7 @@ a_channel_follows_its_member_fd(void)
 	send_message(peer, 1, 0, 0);
 	CHECK_INT(channel_read(&channel), 1);
 	close(peer);
-	close(channel.fd);
-	channel.fd = others[0];
-#if !MODERN
-	channel.w.fd = others[0];
-#endif
+	change_socket(&channel, others[0]);
 	send_message(others[1], 2, 1, 7);
 	CHECK_INT(imsg_compose(&channel, 3, 0, 1, -1, NULL, 0), 1);
 	CHECK_INT(channel_flush(&channel), 0);
@@ -317,11 +323,7 @@ a_channel_goes_on_with_another_socket_after_the_end(void)
 	CHECK_TEXT(drain(&channel), "1:5 end");
 	CHECK_INT(channel_read(&channel), 0);
 	connect_pair(others);
-	close(channel.fd);
-	channel.fd = others[0];
-#if !MODERN
-	channel.w.fd = others[0];
-#endif
+	change_socket(&channel, others[0]);
 	send_message(others[1], 2, 1, 7);
 	close(others[1]);
 	CHECK_TEXT(drain(&channel), "2:7 end");

@@ -294,6 +294,26 @@ the_function_may_use_the_queue_that_is_read_for(void)
 	close(ends[1]);
 }
 
+static void
+descriptors_that_come_together_are_closed(void)
+{
+	struct reader reader = { 0, 1 };
+	struct msgbuf *queue;
+	int ends[2], fds[2];
+
+	connect_pair(ends);
+	queue = msgbuf_new_reader(SMALL_HEADER, read_header, &reader);
+	REQUIRE(queue != NULL);
+	fds[0] = numbered(1);
+	fds[1] = numbered(2);
+	send_with(ends[1], "\2f", 2, fds, 2);
+	CHECK_INT(msgbuf_read(ends[0], queue), 1);
+	expect(queue, "\2f", 2, -1);
+	msgbuf_free(queue);
+	close(ends[0]);
+	close(ends[1]);
+}
+
 int
 main(void)
 {
@@ -307,5 +327,6 @@ main(void)
 	RUN(clearing_forgets_what_was_read);
 	RUN(a_queue_reads_and_writes);
 	RUN(the_function_may_use_the_queue_that_is_read_for);
+	RUN(descriptors_that_come_together_are_closed);
 	return finish();
 }
