@@ -77,25 +77,39 @@ fn main() -> ExitCode {
     match run(&listen, dialect, patience) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(format_args!("{}: {error}", listen.display()));
+            complain(format_args!("{listen:?}: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(path: &Path, dialect: Any, patience: Duration) -> Result<(), Box<dyn Error>> {
-    let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(256));
+    // Past a limit for the size of files, a complaint is to fail, and not to end this program.
+    let _ = signal_hook::flag::register(libc::SIGXFSZ, Arc::default());
     let mut listener = UnixListener::bind(path)?;
-    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+    let served = serve(path, &mut listener, dialect, patience);
+    fs::remove_file(path)?;
+    served
+}
+
+/// Serves clients until standard input ends.
+fn serve(
+    path: &Path,
+    listener: &mut UnixListener,
+    dialect: Any,
+    patience: Duration,
+) -> Result<(), Box<dyn Error>> {
+    let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(256));
+    poll.registry().register(listener, LISTENER, Interest::READABLE)?;
     // Shared, as its event would be gone with the last of it.
     let waker = Arc::new(Waker::new(poll.registry(), END)?);
     let ends = Arc::clone(&waker);
-    thread::spawn(move || {
+    thread::Builder::new().spawn(move || {
         // By a thread, as `mio` cannot wait for a file.
         let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
         ends.wake()
-    });
-    writeln!(io::stdout(), "listening on {}", path.display())?;
+    })?;
+    writeln!(io::stdout(), "listening on {path:?}")?;
 
     let (mut clients, mut number) = (BTreeMap::new(), 0);
     let mut turns = BTreeSet::new();
@@ -116,7 +130,7 @@ fn run(path: &Path, dialect: Any, patience: Duration) -> Result<(), Box<dyn Erro
         let now = Instant::now();
         turns.extend(limits.iter().take_while(|(at, _)| *at <= now).map(|&(_, token)| token));
         if turns.contains(&END) {
-            return Ok(fs::remove_file(path)?);
+            return Ok(());
         }
         if turns.remove(&LISTENER) || crowded {
             let refused = loop {

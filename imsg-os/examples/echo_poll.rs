@@ -19,6 +19,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fs, mem};
 
@@ -66,17 +67,25 @@ fn main() -> ExitCode {
     match run(&listen, dialect, patience) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(format_args!("{}: {error}", listen.display()));
+            complain(format_args!("{listen:?}: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(path: &Path, dialect: Any, patience: Duration) -> Result<(), Box<dyn Error>> {
+    // Past a limit for the size of files, a complaint is to fail, and not to end this program.
+    let _ = signal_hook::flag::register(libc::SIGXFSZ, Arc::default());
     let listener = UnixListener::bind(path)?;
-    listener.set_nonblocking(true)?;
-    writeln!(io::stdout(), "listening on {}", path.display())?;
+    let served = writeln!(io::stdout(), "listening on {path:?}").map_err(Into::into);
+    let served = served.and_then(|()| serve(&listener, dialect, patience));
+    fs::remove_file(path)?;
+    served
+}
 
+/// Serves clients until standard input ends.
+fn serve(listener: &UnixListener, dialect: Any, patience: Duration) -> Result<(), Box<dyn Error>> {
+    listener.set_nonblocking(true)?;
     let mut clients = Vec::<Client>::new();
     let mut number = 0;
     // Whether the system has no place for another client. It does not say when it has.
@@ -94,13 +103,17 @@ fn run(path: &Path, dialect: Any, patience: Duration) -> Result<(), Box<dyn Erro
         match poll(&mut fds, timeout) {
             Ok(_) => {}
             Err(Errno::EINTR) => continue,
+            Err(Errno::EINVAL) => {
+                let number = fds.len();
+                return Err(format!("{number} descriptors are more than RLIMIT_NOFILE").into());
+            }
             Err(error) => return Err(error.into()),
         }
         let events: Vec<_> =
             fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR)).collect();
 
         if !events[0].is_empty() && !matches!(stdin.lock().read(&mut [0; 512]), Ok(1..)) {
-            return Ok(fs::remove_file(path)?);
+            return Ok(());
         }
         let mut of_clients = events[2..].iter();
         clients.retain_mut(|client| {

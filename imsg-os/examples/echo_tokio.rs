@@ -18,6 +18,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
@@ -66,20 +67,34 @@ async fn main() -> ExitCode {
     match run(&listen, dialect, patience).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(format_args!("{}: {error}", listen.display()));
+            complain(format_args!("{listen:?}: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
 async fn run(path: &Path, dialect: Any, patience: Duration) -> Result<()> {
+    // Past a limit for the size of files, a complaint is to fail, and not to end this program.
+    let _ = signal_hook::flag::register(libc::SIGXFSZ, Arc::default());
     let listener = UnixListener::bind(path)?;
-    writeln!(io::stdout(), "listening on {}", path.display())?;
+    let served = match writeln!(io::stdout(), "listening on {path:?}") {
+        Ok(()) => serve_clients(&listener, dialect, patience).await,
+        Err(error) => Err(error),
+    };
+    std::fs::remove_file(path)?;
+    Ok(served?)
+}
 
+/// Serves clients until standard input ends.
+async fn serve_clients(
+    listener: &UnixListener,
+    dialect: Any,
+    patience: Duration,
+) -> io::Result<()> {
     let (mut input, mut nowhere) = (tokio::io::stdin(), tokio::io::sink());
     tokio::select! {
-        _ = tokio::io::copy(&mut input, &mut nowhere) => Ok(std::fs::remove_file(path)?),
-        error = take_clients(&listener, dialect, patience) => Ok(error?),
+        _ = tokio::io::copy(&mut input, &mut nowhere) => Ok(()),
+        error = take_clients(listener, dialect, patience) => error,
     }
 }
 

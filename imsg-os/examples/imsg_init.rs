@@ -13,16 +13,18 @@
 
 use std::error::Error;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
 
 use command_fds::{CommandFdExt, FdMapping};
-use imsg_os::{Channel, Descriptor, Header, Modern, ReadOutcome, inherited};
+use imsg_os::{Channel, Descriptor, Header, Modern, ReadOutcome, inherited, is_peer_gone};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use signal_hook::consts::SIGCHLD;
 
 // enum imsg_type
 const IMSG_A_MESSAGE: u32 = 0;
@@ -40,15 +42,18 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("imsg_init: {error}");
+            // Unlike `eprintln`, this does not panic when nobody listens.
+            let _ = writeln!(io::stderr(), "imsg_init: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
 fn parent_main(file: &Path) -> Result<()> {
-    let path = file.display();
-    let file = File::open(file).map_err(|error| format!("{path}: {error}"))?;
+    // Whoever started this may ignore SIGCHLD, and then nobody is told how a child ended.
+    signal_hook::flag::register(SIGCHLD, Arc::default())?;
+    let path = file;
+    let file = File::open(path).map_err(|error| format!("{path:?}: {error}"))?;
 
     // socketpair(…, imsg_fds); fork();
     let (ours, theirs) = UnixStream::pair()?;
@@ -73,7 +78,7 @@ fn parent_main(file: &Path) -> Result<()> {
         return Err(format!("the child closed the connection: {status}{cause}").into());
     }
     let idata = answer?.ok_or("the child closed the connection")?;
-    println!("{path}: the child read {idata} bytes");
+    writeln!(io::stdout(), "{path:?}: the child read {idata} bytes")?;
     Ok(())
 }
 
@@ -106,8 +111,12 @@ fn poll_loop<T>(imsgbuf: &mut Channel, dispatch: Dispatch<T>) -> Result<Option<T
         let ready = fds[0].revents().unwrap_or(PollFlags::empty());
 
         if ready.contains(PollFlags::POLLOUT) {
-            // A peer that is gone (EPIPE) may have sent something before.
-            failed = imsgbuf.tx.write().err();
+            match imsgbuf.tx.write() {
+                // A peer that is gone (EPIPE) may have sent something before. One that is not would
+                // never send anything, as it has nothing to answer.
+                Err(error) if is_peer_gone(&error) => failed = Some(error),
+                other => _ = other?,
+            }
         }
         if ready.intersects(PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR) {
             let outcome = imsgbuf.rx.read()?;
@@ -128,7 +137,7 @@ fn parent_dispatch(imsgbuf: &mut Channel) -> Result<Option<i32>> {
                 let idata = imsg.reader().data()?; // corrupt message: another size
                 return Ok(Some(idata));
             }
-            other => println!("ignored a message of type {other}"),
+            other => writeln!(io::stdout(), "ignored a message of type {other}")?,
         }
     }
     Ok(None)
@@ -143,7 +152,7 @@ fn child_dispatch(imsgbuf: &mut Channel) -> Result<Option<()>> {
                 imsgbuf.tx.compose(Header::new(IMSG_A_MESSAGE), &idata, None)?;
             }
             (IMSG_MESSAGE2, nothing) => return Err(format!("no file: {nothing:?}").into()),
-            (other, _) => println!("ignored a message of type {other}"),
+            (other, _) => writeln!(io::stdout(), "ignored a message of type {other}")?,
         }
     }
     Ok(None)

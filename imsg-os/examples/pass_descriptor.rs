@@ -10,14 +10,16 @@
 
 use std::error::Error;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
 
 use imsg_os::process::{CHANNEL, Worker};
 use imsg_os::typed::Protocol;
 use imsg_os::{Channel, Modern, inherited, protocol};
+use signal_hook::consts::SIGCHLD;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 protocol! {
@@ -54,14 +56,18 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("pass_descriptor: {error}");
+            // Unlike `eprintln`, this does not panic when nobody listens.
+            let _ = writeln!(io::stderr(), "pass_descriptor: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
 fn parent(path: &Path) -> Result<()> {
-    let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    // Names, and what a worker says, are shown as `Debug` does: no terminal obeys what is in them.
+    let file = File::open(path).map_err(|error| format!("{path:?}: {error}"))?;
+    // Whoever started this may ignore SIGCHLD, and then nobody is told how a child ended.
+    signal_hook::flag::register(SIGCHLD, Arc::default())?;
     // This program again.
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--worker");
@@ -77,7 +83,7 @@ fn parent(path: &Path) -> Result<()> {
         return Err(format!("the worker died: {status}{cause}").into());
     }
     let Counted { bytes, lines } = answer?;
-    println!("{}: {bytes} bytes, {lines} lines", path.display());
+    writeln!(io::stdout(), "{path:?}: {bytes} bytes, {lines} lines")?;
     Ok(())
 }
 
@@ -87,7 +93,7 @@ fn ask(channel: &mut Channel, descriptor: OwnedFd) -> Result<Counted> {
     let answer = channel.rx.recv()?.ok_or("the worker hung up without an answer")?;
     match FromWorker::try_from(answer)? {
         FromWorker::Counted(counted) => Ok(counted),
-        FromWorker::Failed(why) => Err(why.into()),
+        FromWorker::Failed(why) => Err(format!("{why:?}").into()),
     }
 }
 
@@ -114,7 +120,7 @@ fn worker() -> Result<()> {
     Ok(())
 }
 
-fn count(file: File) -> std::io::Result<Counted> {
+fn count(file: File) -> io::Result<Counted> {
     let mut file = BufReader::new(file);
     let mut counted = Counted { bytes: 0, lines: 0 };
     loop {

@@ -16,11 +16,12 @@
 use std::error::Error;
 use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use imsg_os::tokio::{Channel, Receiver, Sender};
@@ -51,7 +52,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 async fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let result = match &arguments[..] {
-        [serves, path] if serves == "serve" => serve(Path::new(path)).await,
+        // With an empty path, the system makes up a name.
+        [serves, path] if serves == "serve" && !path.is_empty() => serve(Path::new(path)).await,
         [loads, path, clients, messages] if loads == "load" => {
             load(Path::new(path), &clients.to_string_lossy(), &messages.to_string_lossy()).await
         }
@@ -60,7 +62,7 @@ async fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tasks_tokio: {error}");
+            complain(format_args!("tasks_tokio: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -68,8 +70,9 @@ async fn main() -> ExitCode {
 
 /// Serves clients until standard input ends (Ctrl-D), and then those that are there to their end.
 async fn serve(path: &Path) -> Result<()> {
-    let listener =
-        UnixListener::bind(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    // Past a limit for the size of files, a complaint is to fail, and not to end this program.
+    let _ = signal_hook::flag::register(libc::SIGXFSZ, Arc::default());
+    let listener = UnixListener::bind(path).map_err(|error| format!("{path:?}: {error}"))?;
     let mut clients = JoinSet::new();
     let mut number = 0_u64;
     let (mut input, mut nowhere) = (tokio::io::stdin(), tokio::io::sink());
@@ -82,7 +85,7 @@ async fn serve(path: &Path) -> Result<()> {
                     clients.spawn(client(number, stream));
                 }
                 Err(error) => {
-                    eprintln!("cannot take another client: {error}");
+                    complain(format_args!("cannot take another client: {error}"));
                     sleep(Duration::from_secs(1)).await; // it does not say when it can
                 }
             },
@@ -92,7 +95,7 @@ async fn serve(path: &Path) -> Result<()> {
     }
     drop(listener);
     fs::remove_file(path)?;
-    eprintln!("{} clients left", clients.len());
+    complain(format_args!("{} clients left", clients.len()));
     clients.join_all().await;
     Ok(())
 }
@@ -100,9 +103,16 @@ async fn serve(path: &Path) -> Result<()> {
 /// One client, from its connection to its end.
 async fn client(number: u64, stream: UnixStream) {
     match echo(stream).await {
-        Ok(count) => eprintln!("client {number}: end of the stream, {count} messages"),
-        Err(error) => eprintln!("client {number}: {error}"),
+        Ok(count) => {
+            complain(format_args!("client {number}: end of the stream, {count} messages"));
+        }
+        Err(error) => complain(format_args!("client {number}: {error}")),
     }
+}
+
+/// Is `eprintln`, but does not panic when nobody listens.
+fn complain(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 async fn echo(stream: UnixStream) -> Result<u64> {
@@ -165,13 +175,13 @@ async fn load(path: &Path, clients: &str, messages: &str) -> Result<()> {
     let (clients, messages): (u32, u32) = (clients.parse()?, messages.parse()?);
     let mut running = JoinSet::new();
     for _ in 0..clients {
-        let stream = connect(path).await.map_err(|error| format!("{}: {error}", path.display()))?;
+        let stream = connect(path).await.map_err(|error| format!("{path:?}: {error}"))?;
         running.spawn(ask(stream, messages));
     }
     while let Some(ended) = running.join_next().await {
         ended??;
     }
-    println!("{clients} clients got {messages} answers each");
+    writeln!(io::stdout(), "{clients} clients got {messages} answers each")?;
     Ok(())
 }
 

@@ -205,13 +205,13 @@ impl<D: Dialect, S: Storage, T: Storage> TryFrom<Channel<D, S, T>> for OwnedFd {
         if !Arc::ptr_eq(&rx.socket, &tx.socket) {
             return Err(Channel { rx, tx });
         }
-        let Sender { socket, buf, waits } = tx;
+        let Sender { socket, buf, waits, gone } = tx;
         drop(socket);
         match Arc::try_unwrap(rx.socket) {
             Ok(socket) => Ok(socket),
             // Does not happen: the halves have the only two owners of the socket.
             Err(socket) => {
-                let tx = Sender { socket: Arc::clone(&socket), buf, waits };
+                let tx = Sender { socket: Arc::clone(&socket), buf, waits, gone };
                 Err(Channel { rx: Receiver { socket, ..rx }, tx })
             }
         }

@@ -54,7 +54,8 @@ impl<D: Dialect, S: Storage, K: AsFd, T: Storage> Channel<D, S, K, T> {
         let buf = RecvBuf::with_descriptors(dialect.clone(), received);
         let reading = Reading { waits, reserve: None, failed: false };
         let rx = Receiver { socket: Arc::clone(&socket), buf, reading };
-        let mut tx = Sender { socket, buf: SendBuf::with_descriptors(dialect, queued), waits };
+        let buf = SendBuf::with_descriptors(dialect, queued);
+        let mut tx = Sender { socket, buf, waits, gone: None };
         tx.set_pid(std::process::id());
         Self { rx, tx }
     }

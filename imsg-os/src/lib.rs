@@ -31,10 +31,10 @@
 //! Programs in `examples/` show it at work. To begin with, `pass_descriptor` has two processes,
 //! `imsg_init` is what the manual page of that name shows, and `tasks_tokio` a server with two tasks
 //! for each client. `privsep` is a parent that opens files and a sandboxed worker that reads
-//! them, `tmux` a client of a real server, `dump` a decoder of captured streams, `relay` a listener
-//! between a server and its clients, and `echo_poll`, `echo_mio` and `echo_tokio` are servers for
-//! many clients. `supervisor` is a daemon to begin one with: two workers that talk to each other, a
-//! configuration that is read again, and a parent that starts those again that die.
+//! them, and `echo_poll`, `echo_mio` and `echo_tokio` are servers for many clients. `supervisor` is
+//! a daemon to begin one with: two workers that talk to each other, a configuration that is read
+//! again, and a parent that starts those again that die. The command `imsg`, in `tools/`, is a
+//! larger program: a decoder of captured streams, a relay, and a client of tmux.
 //!
 //! # Blocking, event loops, tokio
 //!

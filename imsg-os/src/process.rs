@@ -47,10 +47,11 @@ pub const CHANNEL: RawFd = 3;
 
 /// A process that was started with a channel to this one.
 ///
-/// It is killed, and reaped, when this is dropped.
+/// It is killed, and reaped, when this is dropped; how it ended is lost then.
 #[derive(Debug)]
 pub struct Worker {
-    /// The process. To wait for it without a limit, drop the channel first.
+    /// The process. To wait for it without a limit, drop the channel first. The channel ends a
+    /// moment before `try_wait` tells how the process did; `SIGCHLD` comes when it can.
     pub child: Child,
 }
 
@@ -89,7 +90,9 @@ impl Worker {
     /// Waits until the process has ended by itself, for this long; then it is killed. Tells how it
     /// ended.
     ///
-    /// Drop the channel first, so that it sees the end, or [ask](Self::terminate) it.
+    /// Drop the channel first, so that it sees the end, or [ask](Self::terminate) it. An event loop
+    /// stands still meanwhile, so it gives a short limit, or asks [`child`](Self::child) now and
+    /// then: `try_wait` does not wait.
     ///
     /// # Errors
     ///

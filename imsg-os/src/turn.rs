@@ -10,7 +10,7 @@ use imsg_wire::{Dialect, Reason, Storage};
 use crate::blocking::{Channel, Receiver, Sender};
 use crate::channel::receiver::{Message, ReadOutcome};
 use crate::channel::sender::WriteOutcome;
-use crate::error::{RecvError, SendError};
+use crate::error::{RecvError, SendError, is_peer_gone};
 
 /// What a [turn](Channel::turn) of a channel in an event loop may do.
 ///
@@ -61,7 +61,8 @@ use crate::error::{RecvError, SendError};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
-    room: usize,
+    /// `None` for a handler that composes nothing.
+    room: Option<usize>,
     messages: usize,
     edge_triggered: bool,
 }
@@ -71,11 +72,23 @@ impl Turn {
     /// with a descriptor, would not be refused.
     ///
     /// What the handler composes for one message has to fit into that. If this is several messages,
-    /// 16 bytes are added for the header of each but one, and there can be too many descriptors;
-    /// to a handler that does not answer, `room` is 0.
+    /// 16 bytes are added for the header of each but one, and there can be too many descriptors.
+    /// Answers without a payload need a `room` of 0; for no answers there is [`silent`](Self::silent).
     #[must_use]
     pub const fn new(room: usize) -> Self {
-        Self { room, messages: 64, edge_triggered: false }
+        Self { room: Some(room), messages: 64, edge_triggered: false }
+    }
+
+    /// A turn in which messages are handled however full the queue is, for a handler that composes
+    /// nothing to this channel.
+    ///
+    /// At one end of a channel at least, messages have to be taken in this way. When both ends hold
+    /// them back until answers have room, and each has its queue full, both wait for ever. That is
+    /// not so where one end asks and the other one answers, if the one that asks has no more
+    /// questions out than all answers to them have room.
+    #[must_use]
+    pub const fn silent() -> Self {
+        Self { room: None, messages: 64, edge_triggered: false }
     }
 
     /// Sets how many messages are handled in a turn, before other peers have theirs; 64 if this is
@@ -100,16 +113,21 @@ impl Turn {
         readable: bool,
         mut handle: impl FnMut(Message<'_>, &mut Sender<D, T>) -> Result<(), E>,
     ) -> Result<Next, TurnError<E>> {
-        let mut reads = readable || self.edge_triggered;
+        let mut reads = readable || self.edge_triggered || channel.tx.gone.is_some();
         let mut left = self.messages;
-        if let Err(reason @ Reason::TooLong { .. }) = channel.tx.has_room(self.room, true) {
+        if let Some(room) = self.room
+            && let Err(reason @ Reason::TooLong { .. }) = channel.tx.has_room(room, true)
+        {
             return Err(TurnError::Send(SendError::Refused(reason)));
         }
         loop {
             let Channel { rx, tx } = &mut *channel;
             if reads && self.may_read(rx, tx) {
                 match read_now(rx) {
-                    Ok(outcome) => reads = outcome == ReadOutcome::Data && self.edge_triggered,
+                    Ok(outcome) => {
+                        let on = self.edge_triggered || tx.gone.is_some();
+                        reads = on && outcome == ReadOutcome::Data;
+                    }
                     Err(error) => {
                         // What is queued may have the descriptors that there is no room for.
                         let _ = write_now(tx);
@@ -124,19 +142,30 @@ impl Turn {
                 left -= 1;
                 handle(message, tx).map_err(TurnError::Handler)?;
             }
-            let _ = write_now(tx)?;
+            match write_now(tx) {
+                Ok(_) => {}
+                Err(error) if is_peer_gone(&error) => {
+                    // Its last words are read to the end. What is queued must not hold them back.
+                    tx.buf.reset();
+                    reads |= tx.gone.is_none();
+                    tx.gone = Some(error);
+                }
+                Err(error) => return Err(error.into()),
+            }
             // What is to be done now is what the write made room for.
             let goes_on = self.has_room(tx) && rx.is_ready() || reads && self.may_read(rx, tx);
             match (goes_on, left) {
                 (true, 0) => return Ok(Next::Again),
                 (true, _) => {}
-                (false, _) => return Ok(channel.next(self)),
+                (false, _) => {
+                    return tx.gone.take().map_or(Ok(channel.next(self)), |gone| Err(gone.into()));
+                }
             }
         }
     }
 
     fn has_room<D: Dialect, S: Storage>(&self, tx: &Sender<D, S>) -> bool {
-        tx.has_room(self.room, true).is_ok()
+        self.room.is_none_or(|room| tx.has_room(room, true).is_ok())
     }
 
     /// Whether reading makes sense: the stream goes on, and what it brings can be handled.
@@ -191,12 +220,43 @@ pub enum TurnError<E> {
     /// Nothing can be received. All messages that arrived before were handled, and what was
     /// composed then is queued; all but [`RecvError::DescriptorLimit`] is final.
     Receive(RecvError),
-    /// What is queued cannot be sent, as [`Sender::write`] has it, and stays queued. Messages that
-    /// arrived before can still be received. Or no answer of the size of the turn
+    /// What is queued cannot be sent, as [`Sender::write`] has it. Where the peer is gone, all that
+    /// it sent before was handled first, and what was queued is [dropped](imsg_wire::SendBuf::reset), answers
+    /// too. Otherwise it stays queued. Or no answer of the size of the turn
     /// [ever fits](Reason::TooLong).
     Send(SendError),
     /// The handler said so. Its message is taken; the next turn goes on behind it.
     Handler(E),
+}
+
+impl<E> TurnError<E> {
+    /// Whether this is how it shows that the peer is gone, or reads no more.
+    #[must_use]
+    pub fn is_peer_gone(&self) -> bool {
+        match self {
+            Self::Receive(error) => error.is_peer_gone(),
+            Self::Send(error) => error.is_peer_gone(),
+            Self::Handler(_) => false,
+        }
+    }
+
+    /// Whether the channel is as good as before, and another turn may succeed once this process or
+    /// the system has more room: for descriptors of this process ([`RecvError::DescriptorLimit`]) or
+    /// on their way (`ETOOMANYREFS` on Linux, `EMFILE` on OpenBSD), or for what is sent (`ENOBUFS`,
+    /// `ENOMEM`).
+    ///
+    /// The socket may be ready all the time until then, so wait for a while before that turn.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        const NUMBERS: [i32; 4] = [libc::ETOOMANYREFS, libc::EMFILE, libc::ENOBUFS, libc::ENOMEM];
+        match self {
+            Self::Receive(error) => matches!(error, RecvError::DescriptorLimit),
+            Self::Send(SendError::Io(error)) => {
+                error.raw_os_error().is_some_and(|number| NUMBERS.contains(&number))
+            }
+            Self::Send(SendError::Refused(_)) | Self::Handler(_) => false,
+        }
+    }
 }
 
 impl<E: fmt::Display> fmt::Display for TurnError<E> {
@@ -247,12 +307,14 @@ impl<D: Dialect, S: Storage, T: Storage> Channel<D, S, T> {
     /// [`Turn`] has an example.
     ///
     /// Afterwards nothing can be done before the socket is ready for what [`Next`] says, unless that
-    /// is to come again. So a program that waits for it never stalls: not for messages that are held
-    /// back until there is room, nor for what was read with edge-triggered events before. While
-    /// something is held back, nothing is read, and the kernel holds the peer up.
+    /// is to come again. So a program that waits for it never stalls by itself: not for messages that
+    /// are held back until there is room, nor for what was read with edge-triggered events before.
+    /// While something is held back, nothing is read, and the kernel holds the peer up. Two that hold
+    /// each other up stall: see [`Turn::silent`].
     ///
     /// It never waits, whether the socket does or not, unless `handle` does. What is composed
-    /// outside of a turn changes what to wait for: [`next`](Self::next) tells.
+    /// outside of a turn changes what to wait for: [`next`](Self::next) tells. It can take the room
+    /// of answers, so let it leave as much as they need.
     ///
     /// # Errors
     ///

@@ -98,6 +98,13 @@ impl<T, const N: usize> Requests<T, N> {
         place.request.as_ref()
     }
 
+    /// The same, to be changed.
+    #[must_use]
+    pub fn get_mut(&mut self, id: u32) -> Option<&mut T> {
+        let place = self.places.get_mut(Self::place_of(id)).filter(|place| place.id == id)?;
+        place.request.as_mut()
+    }
+
     /// Takes out the requests that are `expired`, with their ids, in no particular order: those
     /// that the iterator has come to, so go over it to the end.
     ///

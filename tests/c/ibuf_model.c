@@ -3,6 +3,7 @@
  * and a maximum. Takes a seed and a number of sequences.
  */
 #include "peer.h"
+#include "random.h"
 
 #define LIMIT 96
 #define STEPS 60
@@ -15,18 +16,6 @@ struct model {
 	int number;		/* of its descriptor's file; 0 for none */
 	int lent;
 };
-
-static uint64_t state;
-
-static uint32_t
-any(uint32_t below)
-{
-	/* xorshift64* of Vigna. */
-	state ^= state >> 12;
-	state ^= state << 25;
-	state ^= state >> 27;
-	return (uint32_t)((state * 0x2545f4914f6cdd1dULL) >> 33) % below;
-}
 
 /* Mostly small, at times too large, at times huge. */
 static size_t
@@ -474,30 +463,16 @@ sequence(void)
 		ibuf_free(buf);
 }
 
-static uint64_t seed = 1;
-static long sequences = 2000;
-
 static void
 any_calls_do_what_the_model_does(void)
 {
-	long i;
-
-	for (i = 0; i < sequences && check_failures == 0; i++) {
-		state = (seed + (uint64_t)i) * 0x9e3779b97f4a7c15ULL + 1;
-		sequence();
-		if (check_failures != 0)
-			fprintf(stderr, "shown again by: ibuf_model %llu 1\n",
-			    (unsigned long long)(seed + (uint64_t)i));
-	}
+	run_sequences(sequence, "ibuf_model");
 }
 
 int
 main(int argc, char **argv)
 {
-	if (argc > 1)
-		seed = strtoull(argv[1], NULL, 10);
-	if (argc > 2)
-		sequences = strtol(argv[2], NULL, 10);
+	take_seed(argc, argv, 2000);
 	RUN(any_calls_do_what_the_model_does);
 	return finish();
 }

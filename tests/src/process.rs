@@ -1,18 +1,23 @@
 //! Programs that a test runs: what they say, what the system says of them, and waiting that ends.
 
+use std::env;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::ptr;
+use std::sync::Once;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, rlim_t, setrlimit};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 
 /// How long anything may take until it is said to hang.
@@ -130,6 +135,50 @@ pub fn limit(command: &mut Command, resource: Resource, most: rlim_t) {
     let set = move || Ok(setrlimit(resource, most, most)?);
     // SAFETY: the closure makes a system call and nothing else.
     unsafe { command.pre_exec(set) };
+}
+
+/// Limits a resource of a process that runs.
+///
+/// # Panics
+///
+/// When the system does not.
+pub fn limit_now(process: Process, resource: Resource, most: rlim_t) {
+    let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+    // SAFETY: the limit is read, and nothing is written.
+    let set = unsafe { libc::prlimit(process.0.as_raw(), resource as _, &limit, ptr::null_mut()) };
+    assert_eq!(set, 0, "limit a resource of {process:?}");
+}
+
+/// Has what `command` starts ignore a signal, as it is inherited.
+pub fn ignore(command: &mut Command, signal_of_it: Signal) {
+    let set = move || {
+        // SAFETY: to ignore a signal calls no handler.
+        unsafe { signal(signal_of_it, SigHandler::SigIgn) }?;
+        Ok(())
+    };
+    // SAFETY: the closure makes a system call and nothing else.
+    unsafe { command.pre_exec(set) };
+}
+
+/// Makes what a descriptor stands for non-blocking, for all who have it.
+pub fn make_nonblocking(what: &impl AsFd) {
+    let flags = OFlag::from_bits_retain(fcntl(what, FcntlArg::F_GETFL).expect("its flags"));
+    fcntl(what, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).expect("set its flags");
+}
+
+/// The program `strace`. `None`, and a loud word about it, when it is not there.
+///
+/// # Panics
+///
+/// When it is not there where tests are not to be left out, as the variable `CI` says.
+pub fn strace() -> Option<Command> {
+    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok() {
+        return Some(Command::new("strace"));
+    }
+    assert!(env::var_os("CI").is_none(), "strace is not installed, and has to be");
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| say("NOT TESTED: what needs strace, which is not installed"));
+    None
 }
 
 /// What the system says of a process, in `/proc`.

@@ -112,6 +112,11 @@ fn the_streams_of_the_originals_are_written_and_read() {
 }
 
 #[test]
+fn any_calls_on_two_channels_bring_each_message_with_its_descriptor() {
+    passes("imsg_model");
+}
+
+#[test]
 fn two_c_programs_talk_through_small_sockets_and_deaths() {
     passes("pair");
 }

@@ -1,11 +1,11 @@
-//! The example `dump`, run as a program: on what C implementations wrote, and on broken streams.
+//! `imsg dump`, run as a program: on what C implementations wrote, and on broken streams.
 
 #![cfg(unix)]
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{LazyLock, mpsc};
@@ -14,7 +14,7 @@ use std::thread;
 use imsg_os::imsg_wire::SendBuf;
 use imsg_os::{Any, Endian, HEADER_LEN, Header};
 use imsg_tests::examples;
-use imsg_tests::process::{self, PATIENCE, Report, Running};
+use imsg_tests::process::{self, PATIENCE, Report, Running, until};
 use imsg_tests::vectors::{self, Recorded, Vector};
 #[cfg(target_os = "linux")]
 use nix::sys::resource::Resource;
@@ -100,7 +100,7 @@ fn a_line_names_the_type_and_hex_shows_the_payload_under_it() {
         (Header { msg_type: 200, id: 8, pid: 1 }, b"\x01\0\0\0ls\0\xff", false),
     ];
     let stream = stream(Any::Modern(Endian::Little), &messages);
-    let names = concat!(env!("CARGO_MANIFEST_DIR"), "/../imsg-os/examples/tmux.names");
+    let names = concat!(env!("CARGO_MANIFEST_DIR"), "/../imsg-os/tools/tmux.names");
     let arguments = ["--byte-order", "little", "--names", names];
 
     let report = run(arguments, &stream);
@@ -143,13 +143,13 @@ fn a_names_file_that_is_none_is_refused_with_the_line() {
         fs::write(&path, text).unwrap();
         let report = run(["--names", path.to_str().unwrap()], b"");
         assert_eq!((report.code(), report.text()), (Some(1), ""), "{}", report.stderr);
-        let due = format!("dump: {}: ", path.display());
+        let due = format!("imsg dump: {}: ", path.display());
         assert!(report.stderr.starts_with(&due), "{}", report.stderr);
         assert!(report.stderr.contains(reason), "{}", report.stderr);
     }
     let report = run(["--names", "/nowhere"], b"");
     assert_eq!(report.code(), Some(1));
-    assert!(report.stderr.starts_with("dump: /nowhere: No such file"), "{}", report.stderr);
+    assert!(report.stderr.starts_with("imsg dump: /nowhere: No such file"), "{}", report.stderr);
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn a_stream_that_is_cut_anywhere_is_decoded_up_to_there() {
                 } else {
                     let have = cut - start;
                     let complaint = format!(
-                        "dump: standard input: the stream ends inside the message at offset \
+                        "imsg dump: standard input: the stream ends inside the message at offset \
                          {start}, after {have} of {need} bytes\n"
                     );
                     (1, complaint)
@@ -280,7 +280,7 @@ fn auto_refuses_a_stream_whose_headers_contradict_each_other() {
             let stream = parts.map(Vec::as_slice).concat();
             let report = run(["--byte-order", order_name], &stream);
             let complaint = format!(
-                "dump: standard input: at offset {offset}, a {told} header in a stream that is \
+                "imsg dump: standard input: at offset {offset}, a {told} header in a stream that is \
                  {other} by the header at offset {at}\n"
             );
             assert_eq!((report.code(), report.stderr.as_str()), (Some(1), complaint.as_str()));
@@ -340,7 +340,7 @@ fn a_stream_is_read_from_a_file_or_from_standard_input() {
         (place.path().to_str().unwrap(), "Is a directory"),
     ] {
         let report = run([path], b"");
-        let due = format!("dump: {path}: {reason}");
+        let due = format!("imsg dump: {path}: {reason}");
         assert_eq!((report.code(), report.text()), (Some(1), ""));
         assert!(report.stderr.starts_with(&due), "{}", report.stderr);
     }
@@ -397,7 +397,102 @@ fn an_output_that_takes_nothing_is_an_error() {
     let vector = &vectors::all()[0];
     let report = process::run(command(["--byte-order", "little"]).stdout(full()), vector.bytes);
     assert_eq!(report.code(), Some(1));
-    assert_eq!(report.stderr, "dump: cannot print: No space left on device (os error 28)\n");
+    assert_eq!(report.stderr, "imsg dump: cannot print: No space left on device (os error 28)\n");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_output_that_somebody_made_non_blocking_gets_every_line() {
+    let messages = vec![(Header::new(1), &b""[..], false); 5000];
+    let stream = stream(Any::Modern(Endian::NATIVE), &messages);
+    let (mut read, write) = io::pipe().unwrap();
+    process::make_nonblocking(&write);
+    let mut command = command([""; 0]);
+    let mut program = Running::start(command.stdout(write));
+    drop(command);
+    program.child.stdin.take().unwrap().write_all(&stream).unwrap();
+    // It has filled the pipe, and nobody reads.
+    until("it waits", || program.process().state() == "S");
+    let mut text = String::new();
+    read.read_to_string(&mut text).unwrap();
+    assert!(program.until_it_ends().success());
+    assert_eq!(text.lines().count(), messages.len());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_input_that_somebody_made_non_blocking_is_read_to_its_end() {
+    let stream = stream(Any::Modern(Endian::NATIVE), &[(Header::new(1), &b""[..], false); 3]);
+    let (read, mut write) = io::pipe().unwrap();
+    process::make_nonblocking(&read);
+    let program = Running::start(command([""; 0]).stdin(read));
+    for part in stream.chunks(10) {
+        until("it waits", || program.process().state() == "S");
+        write.write_all(part).unwrap();
+    }
+    drop(write);
+    let report = program.finish();
+    assert_eq!((report.code(), report.stderr.as_str()), (Some(0), ""));
+    assert_eq!(report.text().lines().count(), 3);
+}
+
+#[test]
+fn what_others_named_is_shown_and_not_obeyed() {
+    let place = tempfile::tempdir().unwrap();
+    let names = place.path().join("\u{1b}]0;names\u{7}");
+    fs::write(&names, "7 MSG_\u{202e}SEVEN\n").unwrap();
+    let stream = stream(Any::Modern(Endian::NATIVE), &[(Header::new(7), b"", false)]);
+    let report = run([OsStr::new("--names"), names.as_os_str()], &stream);
+    assert!(report.text().contains("type 7 MSG_\\u{202e}SEVEN  id 0"), "{}", report.text());
+
+    let due = "\\u{1b}]0;names\\u{7}";
+    for arguments in [
+        [names.as_os_str(), OsStr::new("--hex")],
+        ["--names".as_ref(), "\u{1b}]0;names\u{7}".as_ref()],
+    ] {
+        let report = run(arguments, b"");
+        assert_eq!(report.code(), Some(1));
+        assert!(report.stderr.contains(due) && !report.stderr.contains('\u{1b}'), "{report:?}");
+    }
+    let report = run(["--\u{202e}"], b"");
+    assert_eq!(report.code(), Some(2));
+    assert!(report.stderr.contains("'--\\u{202e}'"), "{}", report.stderr);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_limit_for_files_is_an_error_with_the_reason() {
+    let vector = &vectors::all()[0];
+    let mut command = command(["--byte-order", "little"]);
+    process::limit(&mut command, Resource::RLIMIT_FSIZE, 1000);
+    let report = process::run(command.stdout(tempfile::tempfile().unwrap()), vector.bytes);
+    assert_eq!(report.code(), Some(1));
+    assert_eq!(report.stderr, "imsg dump: cannot print: File too large (os error 27)\n");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_message_that_finds_no_memory_is_an_error_with_its_length() {
+    const LEN: usize = 1 << 30;
+    let mut command = command(["--dialect", "modern", "--max-len", "2147483647", "--json"]);
+    process::limit(&mut command, Resource::RLIMIT_AS, 400 << 20);
+    let mut program = Running::start(&mut command);
+    let mut stdin = program.child.stdin.take().unwrap();
+    let before = stream(Any::Modern(Endian::NATIVE), &[(Header::new(1), b"", false)]);
+    let header = header_with_length(Any::Modern(Endian::NATIVE), LEN);
+    let writer = thread::spawn(move || {
+        stdin.write_all(&[before, header].concat())?;
+        let zeros = vec![0; 1 << 20];
+        (0..LEN / zeros.len()).try_for_each(|_| stdin.write_all(&zeros))
+    });
+    let report = program.finish();
+    let error = writer.join().unwrap().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    assert_eq!(report.code(), Some(1));
+    let due = "imsg dump: standard input: at offset 16, no memory is left for a message of \
+               1073741824 bytes\n";
+    assert_eq!(report.stderr, due);
+    assert_eq!(report.text().lines().count(), 1);
 }
 
 #[test]
@@ -501,9 +596,9 @@ fn run<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>, input: &[u8]) ->
 
 fn command<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
     static PROGRAM: LazyLock<PathBuf> =
-        LazyLock::new(|| examples::build(env!("CARGO_TARGET_TMPDIR"), "imsg-os", "dump", ""));
+        LazyLock::new(|| examples::imsg(env!("CARGO_TARGET_TMPDIR")));
     let mut command = Command::new(&*PROGRAM);
-    command.args(arguments);
+    command.arg("dump").args(arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -382,6 +382,39 @@ fn a_server_with_no_place_for_more_descriptors_serves_those_that_it_has() {
 }
 
 #[test]
+fn a_limit_for_files_takes_no_more_than_the_complaints() {
+    for setting in Setting::all() {
+        let limit = |command: &mut Command| process::limit(command, Resource::RLIMIT_FSIZE, 0);
+        let server = Server::start(setting, limit);
+        let mut client = server.connect();
+        client.exchange();
+        let mut bad = UnixStream::connect(&server.path).unwrap();
+        bad.write_all(&[0; 16]).unwrap();
+        assert_eq!(bad.read(&mut [0]).unwrap(), 0, "{setting:?}");
+        client.exchange();
+        drop(client);
+        assert!(server.finish().is_empty(), "{setting:?}");
+    }
+}
+
+#[test]
+fn a_limit_below_the_descriptors_that_are_waited_for_is_said_and_leaves_no_socket() {
+    for setting in Setting::all().filter(|setting| setting.program == "echo_poll") {
+        let mut server = setting.start();
+        let mut clients: Vec<_> = (0..8).map(|_| server.connect()).collect();
+        clients.iter_mut().for_each(Client::exchange);
+        process::limit_now(server.running.process(), Resource::RLIMIT_NOFILE, 4);
+        // It waits by what was the limit when it began to.
+        clients[0].send(&POOL[..1], false);
+        let _ = clients[0].channel.tx.write();
+        assert_eq!(server.running.until_it_ends().code(), Some(1));
+        let due = "10 descriptors are more than RLIMIT_NOFILE";
+        assert!(server.complaints()[0].ends_with(due), "{:?}", server.complaints());
+        assert!(!server.path.exists());
+    }
+}
+
+#[test]
 fn the_program_ends_with_its_standard_input_and_takes_the_socket_away() {
     for setting in Setting::all() {
         let server = setting.start();
@@ -393,7 +426,7 @@ fn the_program_ends_with_its_standard_input_and_takes_the_socket_away() {
         let second = setting.command(&server.path).stderr(Stdio::piped()).output().unwrap();
         let complaint = String::from_utf8(second.stderr).unwrap();
         assert_eq!(second.status.code(), Some(1), "{setting:?}");
-        let due = format!("{}: {}: Address already in use", setting.program, server.path.display());
+        let due = format!("{}: {:?}: Address already in use", setting.program, server.path);
         assert!(complaint.starts_with(&due), "{setting:?}: {complaint}");
         client.exchange();
 
@@ -484,7 +517,7 @@ impl Server {
         until_ready(&output, PollFlags::POLLIN);
         let mut line = String::new();
         BufReader::new(output).read_line(&mut line).unwrap();
-        assert_eq!(line, format!("listening on {}\n", server.path.display()), "{setting:?}");
+        assert_eq!(line, format!("listening on {:?}\n", server.path), "{setting:?}");
         server
     }
 

@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use imsg_os::{Channel, Descriptor, Header, Message, Modern, ReadOutcome, WriteOutcome};
-use imsg_tests::process::{PATIENCE, Running, until, until_some};
+use imsg_tests::process::{self, PATIENCE, Running, until, until_some};
 use imsg_tests::{examples, vectors};
 use imsg_wire::{Any, Endian};
 use nix::sys::signal::Signal;
@@ -27,14 +27,14 @@ use zerocopy::IntoBytes as _;
 fn pass_descriptor_counts_the_lines_of_a_file() {
     let (_directory, file) = file(b"one\ntwo\nthree");
     let output = run(&PASS_DESCRIPTOR, &[&file]);
-    assert_eq!(output, (Some(0), format!("{file}: 13 bytes, 2 lines\n"), String::new()));
+    assert_eq!(output, (Some(0), format!("{file:?}: 13 bytes, 2 lines\n"), String::new()));
 }
 
 #[test]
 fn pass_descriptor_says_which_file_it_cannot_open() {
     let (status, _, errors) = run(&PASS_DESCRIPTOR, &["/nonexistent"]);
     assert_eq!(status, Some(1));
-    assert!(errors.starts_with("pass_descriptor: /nonexistent: No such file"), "{errors}");
+    assert!(errors.starts_with("pass_descriptor: \"/nonexistent\": No such file"), "{errors}");
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn a_worker_that_was_started_by_hand_says_what_is_missing() {
 fn imsg_init_has_its_child_read_a_file() {
     let (_directory, file) = file(b"hello");
     let output = run(&IMSG_INIT, &[&file]);
-    let expected = format!("{file}: the child read 5 bytes\n");
+    let expected = format!("{file:?}: the child read 5 bytes\n");
     assert_eq!(output, (Some(0), expected, String::new()));
 }
 
@@ -238,6 +238,94 @@ fn parse_capture_says_which_message_has_a_wrong_length() {
     assert!(errors.contains("the message at byte 0 says that it has 0 bytes"), "{errors}");
 }
 
+// ---- All of them, on a bad day
+
+#[test]
+fn nobody_who_listens_is_an_error_and_no_panic() {
+    let (_directory, file) = file(b"hello");
+    let socket = "/nonexistent/socket";
+    for (program, arguments) in [
+        (&PASS_DESCRIPTOR, &[file.as_str()][..]),
+        (&IMSG_INIT, &[&file]),
+        (&TASKS_TOKIO, &["load", socket, "0", "1"]),
+        (&PASS_DESCRIPTOR, &["/nonexistent"]),
+        (&IMSG_INIT, &["/nonexistent"]),
+        (&TASKS_TOKIO, &["serve", socket]),
+        (&PARSE_CAPTURE, &["classic", "little", "/nonexistent"]),
+    ] {
+        let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
+        let closed = || Stdio::from(std::io::pipe().unwrap().1);
+        for (output, errors) in [(full(), full()), (closed(), closed())] {
+            let mut command = Command::new(&**program);
+            command.args(arguments).stdin(Stdio::null()).stdout(output).stderr(errors);
+            let status = Running::start(&mut command).until_it_ends();
+            assert_eq!(status.code(), Some(1), "{program:?} {arguments:?}");
+        }
+    }
+}
+
+#[test]
+fn parse_capture_ends_with_who_reads_it_and_says_what_it_cannot_print() {
+    let classic = format!("{}/vectors/classic-le.bin", env!("CARGO_MANIFEST_DIR"));
+    for (output, code) in [
+        (Stdio::from(std::io::pipe().unwrap().1), 0),
+        (Stdio::from(File::options().write(true).open("/dev/full").unwrap()), 1),
+    ] {
+        let mut command = Command::new(&*PARSE_CAPTURE);
+        command.args(["classic", "little", &classic]).stdin(Stdio::null()).stdout(output);
+        let report = process::run(command.stderr(Stdio::piped()), b"");
+        assert_eq!((report.code(), report.stderr.is_empty()), (Some(code), code == 0));
+    }
+}
+
+#[test]
+fn a_parent_that_ignores_the_ends_of_children_costs_no_answer() {
+    let (_directory, file) = file(b"hello\n");
+    for (program, due) in [
+        (&PASS_DESCRIPTOR, format!("{file:?}: 6 bytes, 1 lines\n")),
+        (&IMSG_INIT, format!("{file:?}: the child read 6 bytes\n")),
+    ] {
+        let mut command = command(program, &[&file]);
+        process::ignore(&mut command, Signal::SIGCHLD);
+        assert_eq!(finish(Running::start(&mut command)), (Some(0), due, String::new()));
+    }
+}
+
+#[test]
+fn imsg_init_gives_up_when_a_write_to_a_living_peer_fails() {
+    let (_directory, file) = file(b"hello");
+    let Some(mut strace) = process::strace() else { return };
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=sendmsg:error=EPERM:when=1"]);
+    strace.arg(&*IMSG_INIT).arg(&file);
+    let report = process::run(strace.stdout(Stdio::piped()).stderr(Stdio::piped()), b"");
+    assert_eq!(report.code(), Some(1));
+    assert_eq!(report.stderr, "imsg_init: Operation not permitted (os error 1)\n");
+}
+
+#[test]
+fn names_of_files_are_shown_and_not_obeyed() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = path(&directory, "\u{1b}[31m\u{202e}");
+    for there in [false, true] {
+        if there {
+            fs::write(&file, b"hello\n").unwrap();
+        }
+        for program in [&PASS_DESCRIPTOR, &IMSG_INIT] {
+            let (_, output, errors) = run(program, &[&file]);
+            let said = if there { output } else { errors };
+            assert!(said.contains("\\u{1b}[31m\\u{202e}"), "{said:?}");
+            assert!(!said.contains(['\u{1b}', '\u{202e}']), "{said:?}");
+        }
+    }
+}
+
+#[test]
+fn an_empty_path_is_none_for_a_socket() {
+    let (status, _, errors) = run(&TASKS_TOKIO, &["serve", ""]);
+    assert_eq!(status, Some(1));
+    assert!(errors.starts_with("tasks_tokio: usage: "), "{errors}");
+}
+
 // ---- Helpers
 
 static PASS_DESCRIPTOR: LazyLock<PathBuf> =
@@ -307,10 +395,14 @@ fn receive<'a>(channel: &'a mut Channel) -> Option<Message<'a>> {
 }
 
 fn start(program: &Path, arguments: &[&str]) -> Running {
+    Running::start(&mut command(program, arguments))
+}
+
+fn command(program: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    Running::start(&mut command)
+    command
 }
 
 /// Kills the process that this one started, once it has.

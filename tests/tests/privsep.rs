@@ -370,6 +370,42 @@ fn nobody_at_the_output_is_an_error_and_no_panic() {
 }
 
 #[test]
+fn output_that_somebody_made_non_blocking_gets_every_line() {
+    const FILES: usize = 1500;
+    let place = Place::new();
+    let path = place.file("abc", b"abc");
+    let setting = Setting::all().next().unwrap();
+    let (mut read, write) = io::pipe().unwrap();
+    process::make_nonblocking(&write);
+    let mut command = setting.command(&place, std::iter::repeat_n(&path, FILES));
+    let mut program = Running::start(command.stdout(write).stderr(Stdio::null()));
+    // It has the other end, too.
+    drop(command);
+    // It has filled the pipe, and its worker has nothing to do.
+    process::until("it waits", || {
+        let is_asleep = |process: Process| process.state() == "S";
+        program.process().first_child().is_some_and(is_asleep) && is_asleep(program.process())
+    });
+    let mut text = String::new();
+    io::Read::read_to_string(&mut read, &mut text).unwrap();
+    assert!(program.until_it_ends().success());
+    assert_eq!(text.lines().count(), 2 + FILES);
+}
+
+#[test]
+fn a_parent_that_ignores_the_ends_of_children_costs_no_answer() {
+    let place = Place::new();
+    let path = place.file("abc", b"abc");
+    for setting in Setting::all() {
+        let mut program = setting.command(&place, [&path]);
+        process::ignore(&mut program, Signal::SIGCHLD);
+        let report = Report::of(program);
+        assert_eq!((report.code(), report.rows.len()), (Some(0), 1), "{setting:?}: {report:?}");
+        assert!(report.errors.is_empty(), "{setting:?}: {report:?}");
+    }
+}
+
+#[test]
 fn help_explains_and_no_file_at_all_is_a_mistake() {
     let place = Place::new();
     for setting in Setting::all() {

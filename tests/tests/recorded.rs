@@ -1,5 +1,5 @@
-//! The protocols of the examples are, byte for byte, what they were when they were written field by
-//! field; see `vectors/README.md`.
+//! The protocols of the examples and of `imsg tmux` are, byte for byte, what they were when they were
+//! written field by field; see `vectors/README.md`.
 
 #![cfg(all(unix, target_endian = "little"))]
 #![allow(dead_code, reason = "the programs use more of their protocols")]
@@ -12,15 +12,19 @@ use imsg_os::Descriptor;
 use imsg_wire::typed::{BadMessage, Carries, Protocol};
 use imsg_wire::{Message, Messages, Modern, SendBuf};
 
-#[path = "../../imsg-os/examples/tmux/error.rs"]
+#[path = "../../imsg-os/tools/src/tmux/error.rs"]
 mod error;
 #[path = "../../imsg-os/examples/shared/layers.rs"]
 mod layers;
 #[path = "../../imsg-os/examples/privsep/protocol.rs"]
 mod privsep;
-#[path = "../../imsg-os/examples/shared/probe.rs"]
-mod probe;
-#[path = "../../imsg-os/examples/tmux/protocol.rs"]
+mod patience {
+    pub(crate) type Wait = &'static str;
+}
+mod probe {
+    pub(crate) type ProbeError = &'static str;
+}
+#[path = "../../imsg-os/tools/src/tmux/protocol.rs"]
 mod protocol;
 
 use layers::Layers;

@@ -1,4 +1,4 @@
-//! The example `relay`, run as a program: between clients and servers of the tmux that is
+//! `imsg relay`, run as a program: between clients and servers of the tmux that is
 //! installed, and between peers that the tests play, honest and hostile ones.
 
 #![cfg(target_os = "linux")]
@@ -20,7 +20,7 @@ use imsg_os::{
     RecvError, WriteOutcome,
 };
 use imsg_tests::examples;
-use imsg_tests::process::{self, Process, Running, until, until_ready};
+use imsg_tests::process::{self, Process, Running, until, until_ready, until_some};
 use imsg_tests::rng::Rng;
 use imsg_tests::tmux::{self, Tmux};
 use imsg_wire::testing::senders::{Ends, Sender};
@@ -52,7 +52,7 @@ const MODERN: Any = Any::Modern(Endian::NATIVE);
 #[test]
 fn a_client_that_is_attached_through_a_relay_types_and_sees_the_output() {
     let Some(server) = Tmux::start("cat") else { return };
-    let names = concat!(env!("CARGO_MANIFEST_DIR"), "/../imsg-os/examples/tmux.names");
+    let names = concat!(env!("CARGO_MANIFEST_DIR"), "/../imsg-os/tools/tmux.names");
     let tap = Program::start(&server.socket, &["--connect-dialect", "tmux", "--names", names]);
     attach_and_type(&server, &tap);
 
@@ -127,7 +127,10 @@ fn a_server_that_is_killed_ends_its_clients_and_can_be_started_again() {
     let mut complaints = tap.finish();
     complaints.retain(|line| !line.ends_with(UNREAD));
     assert_eq!(complaints.len(), 1, "{complaints:?}");
-    assert!(complaints[0].starts_with("relay: connection 2 cannot be made: "), "{complaints:?}");
+    assert!(
+        complaints[0].starts_with("imsg relay: connection 2 cannot be made: "),
+        "{complaints:?}"
+    );
 }
 
 // What passes.
@@ -208,7 +211,7 @@ fn a_modern_message_may_be_as_long_as_is_said() {
         client.expect_end();
         let complaints = relay.finish();
         assert_eq!(complaints.len(), 1, "{complaints:?}");
-        assert!(complaints[0].starts_with("relay: connection 1: from the server: "));
+        assert!(complaints[0].starts_with("imsg relay: connection 1: from the server: "));
     }
 }
 
@@ -234,7 +237,7 @@ fn a_message_that_is_too_long_for_a_classic_program_ends_its_connection_only() {
         assert_eq!(
             relay.finish(),
             [format!(
-                "relay: connection 1: from the {side}: a message of type 7 cannot be passed on: it \
+                "imsg relay: connection 1: from the {side}: a message of type 7 cannot be passed on: it \
                  has 16385 bytes, and the other side takes 16384 at most"
             )]
         );
@@ -542,7 +545,7 @@ fn more_clients_than_are_allowed_are_hung_up_on_with_a_line() {
     drop((client, server));
     assert_eq!(
         relay.finish(),
-        ["relay: connection 3 cannot be made: there are as many clients as are allowed"]
+        ["imsg relay: connection 3 cannot be made: there are as many clients as are allowed"]
     );
 }
 
@@ -719,11 +722,10 @@ fn a_socket_that_is_live_or_something_else_is_refused_and_stays() {
         let output = command(path, &relay.program.connect, &arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
         let complaint = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(complaint, format!("relay: {}: {due}\n", path.display()));
+        assert_eq!(complaint, format!("imsg relay: {}: {due}\n", path.display()));
     }
     assert_eq!(fs::read(&link).unwrap(), b"text");
-    // The check was a client that left again.
-    drop(relay.accept(MODERN));
+    // The check was no client.
     let (mut client, mut server) = relay.connect(MODERN, MODERN);
     exchange(&mut client, &mut server, 6);
     drop((client, server));
@@ -744,6 +746,228 @@ fn a_socket_that_a_killed_program_left_is_taken_over() {
     exchange(&mut client, &mut server, 6);
     drop((client, server));
     relay.finish();
+}
+
+#[test]
+fn of_two_that_start_at_once_on_a_stale_socket_one_listens_and_one_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let (socket, server) = (place.path().join("socket"), place.path().join("server"));
+    for round in 0..30 {
+        drop(UnixListener::bind(&socket).unwrap());
+        let start = || {
+            let mut command = command(&socket, &server, &["--connect-dialect", "modern"]);
+            Running::start(command.stdout(Stdio::null()).stderr(Stdio::piped()))
+        };
+        let (mut one, mut other) = (start(), start());
+        let ended = until_some("one has ended", || {
+            [&mut one, &mut other].into_iter().position(|it| it.child.try_wait().unwrap().is_some())
+        });
+        let (loser, mut winner) = if ended == 0 { (one, other) } else { (other, one) };
+        let report = loser.finish();
+        assert_eq!(report.code(), Some(1), "round {round}: {report:?}");
+        assert!(report.stderr.ends_with("a program listens on it already\n"), "{report:?}");
+        until("the other one listens", || UnixStream::connect(&socket).is_ok());
+        winner.process().signal(Signal::SIGTERM);
+        assert!(winner.until_it_ends().success());
+        assert!(!socket.exists());
+    }
+}
+
+#[test]
+fn a_relay_is_not_connected_to_itself_by_whatever_path() {
+    let place = tempfile::tempdir().unwrap();
+    let alias = place.path().join("alias");
+    std::os::unix::fs::symlink(place.path(), &alias).unwrap();
+    let (listen, connect_to) = (place.path().join("socket"), alias.join("socket"));
+    let output = command(&listen, &connect_to, &["--connect-dialect", "modern"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    let due = format!("imsg relay: {}: it is the socket of this relay\n", connect_to.display());
+    assert_eq!(complaint, due);
+    assert!(!listen.exists());
+
+    // Where it becomes that later.
+    let server = place.path().join("server");
+    let relay = Program::start(&server, &["--connect-dialect", "modern"]);
+    std::os::unix::fs::symlink(&relay.listen, &server).unwrap();
+    connect(&relay.listen, MODERN).expect_end();
+    let complaints = relay.finish();
+    assert_eq!(complaints.len(), 1, "{complaints:?}");
+    assert!(complaints[0].ends_with(": it is the socket of this relay"), "{complaints:?}");
+}
+
+#[test]
+fn an_empty_path_is_none_for_a_socket() {
+    for (listen, connect) in [("", "/nowhere"), ("/nowhere", "")] {
+        let mut command = command(listen.as_ref(), connect.as_ref(), &["--connect-dialect=modern"]);
+        assert_eq!(command.output().unwrap().status.code(), Some(2));
+    }
+}
+
+#[test]
+fn a_tmux_server_that_does_not_answer_the_probe_is_waited_for_a_while_only() {
+    let place = tempfile::tempdir().unwrap();
+    let (listen, connect) = (place.path().join("relay"), place.path().join("server"));
+    let server = UnixListener::bind(&connect).unwrap();
+    for half in [false, true] {
+        let limits = ["--connect-dialect", "tmux", "--patience", "0.2", "-v"];
+        let mut command = command(&listen, &connect, &limits);
+        let program = Running::start(command.stderr(Stdio::piped()));
+        until_ready(&server, PollFlags::POLLIN);
+        let (mut silent, _) = server.accept().unwrap();
+        if half {
+            silent.write_all(&[12, 0, 0, 0, 16]).unwrap();
+        }
+        let report = program.finish();
+        assert_eq!(report.code(), Some(1));
+        let lines: Vec<_> = report.stderr.lines().collect();
+        let due = "waiting for the server to answer the probe for its dialect";
+        assert!(lines[0].ends_with(due), "{lines:?}");
+        let due = "the server did not answer the probe for its dialect in time";
+        assert!(lines[1].ends_with(due), "{lines:?}");
+        assert!(!listen.exists());
+    }
+}
+
+#[test]
+fn a_server_that_accepts_nobody_is_waited_for_a_while_only() {
+    let place = tempfile::tempdir().unwrap();
+    let (listen_at, connect) = (place.path().join("relay"), place.path().join("server"));
+    let server = UnixListener::bind(&connect).unwrap();
+    listen(&server, Backlog::new(0).unwrap()).unwrap();
+    let _waits = UnixStream::connect(&connect).unwrap();
+    let limits = ["--connect-dialect", "tmux", "--patience", "0.2"];
+    let report = command(&listen_at, &connect, &limits).output().unwrap();
+    assert_eq!(report.status.code(), Some(1));
+    let complaint = String::from_utf8(report.stderr).unwrap();
+    assert!(complaint.ends_with(": it accepts no connection\n"), "{complaint}");
+}
+
+#[test]
+fn a_program_that_gets_no_thread_ends_with_the_reason_and_leaves_no_socket() {
+    // The system does not limit those of root.
+    const NOBODY_ELSE: u32 = 64_732;
+    let place = tempfile::tempdir().unwrap();
+    fs::set_permissions(place.path(), Permissions::from_mode(0o777)).unwrap();
+    let (copy, socket) = (place.path().join("imsg"), place.path().join("socket"));
+    fs::copy(&*PROGRAM, &copy).unwrap();
+    let mut limited = Command::new(copy);
+    let server = place.path().join("server");
+    limited.args(command(&socket, &server, &["--connect-dialect", "modern"]).get_args());
+    process::limit(&mut limited, Resource::RLIMIT_NPROC, 1);
+    if fs::metadata("/proc/self").unwrap().uid() == 0 {
+        limited.uid(NOBODY_ELSE).gid(NOBODY_ELSE);
+    }
+    let output = limited.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    let due = "imsg relay: no thread can be started that waits for signals: ";
+    assert!(complaint.starts_with(due), "{complaint}");
+    assert!(!socket.exists());
+}
+
+#[test]
+fn a_connection_that_finds_no_memory_is_refused_and_others_go_on() {
+    let arguments = ["--listen-dialect", "modern", "--connect-dialect", "modern"];
+    let relay = Relay::start(&arguments);
+    let (mut client, mut server) = relay.connect(MODERN, MODERN);
+    exchange(&mut client, &mut server, 6);
+    let process = relay.program.process();
+    let used = process.memory("VmSize").unwrap() as rlim_t;
+    process::limit_now(process, Resource::RLIMIT_AS, (used << 10) + (4 << 20));
+    let mut others: Vec<_> = (0..20).map(|_| relay.connect_client(MODERN)).collect();
+    relay.program.until_complaints(10);
+    others.last_mut().unwrap().expect_end();
+    exchange(&mut client, &mut server, 7);
+    drop((client, server, others));
+    let complaints = relay.finish();
+    let due = "cannot be made: out of memory";
+    assert!(complaints.iter().all(|line| line.ends_with(due)), "{complaints:?}");
+}
+
+#[test]
+fn output_that_somebody_made_non_blocking_gets_every_line() {
+    const MESSAGES: u32 = 3000;
+    let (mut read, write) = io::pipe().unwrap();
+    process::make_nonblocking(&write);
+    let relay = Relay::start_as(&["--connect-dialect", "modern"], Some(write.into()), as_it_is);
+    let (mut client, mut server) = relay.connect(MODERN, MODERN);
+    let text = thread::scope(|scope| {
+        scope.spawn(|| (0..MESSAGES).for_each(|n| client.send(Header::new(n), b"", None)));
+        let all =
+            scope.spawn(|| (0..MESSAGES).for_each(|n| server.expect(Header::new(n), b"", None)));
+        // It has filled the pipe, and nobody reads.
+        until("the pipe is full", || queued(&read) > 30_000);
+        let reader = scope.spawn(move || {
+            let mut text = String::new();
+            read.read_to_string(&mut text).map(|_| text)
+        });
+        all.join().unwrap();
+        assert_eq!(relay.finish(), [""; 0]);
+        reader.join().unwrap().unwrap()
+    });
+    assert_eq!(text.lines().count(), MESSAGES as usize);
+}
+
+#[test]
+fn connections_go_on_when_the_messages_find_no_place() {
+    for limited in [false, true] {
+        let output = if limited {
+            tempfile::tempfile().unwrap()
+        } else {
+            File::options().write(true).open("/dev/full").unwrap()
+        };
+        let limit = |command: &mut Command, _: &Path| {
+            if limited {
+                // Enough for what it complains of.
+                process::limit(command, Resource::RLIMIT_FSIZE, 400);
+            }
+        };
+        let arguments = ["--connect-dialect", "modern", "--hex"];
+        let relay = Relay::start_as(&arguments, Some(output.into()), limit);
+        let (mut client, mut server) = relay.connect(MODERN, MODERN);
+        (0..10).for_each(|n| exchange(&mut client, &mut server, n));
+        drop((client, server));
+        let why = if limited {
+            "File too large (os error 27)"
+        } else {
+            "No space left on device (os error 28)"
+        };
+        assert_eq!(
+            relay.finish(),
+            [format!("imsg relay: messages are not printed any more: {why}")]
+        );
+    }
+}
+
+#[test]
+fn names_of_sockets_are_shown_and_not_obeyed() {
+    let path = Path::new("/nowhere/\u{1b}[31m\u{202e}");
+    let output = command(path, path, &["--connect-dialect", "modern"]).output().unwrap();
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    let due = "imsg relay: /nowhere/\\u{1b}[31m\\u{202e}: it is the socket of the server\n";
+    assert_eq!(complaint, due);
+}
+
+#[test]
+fn a_client_whose_descriptors_are_not_taken_leaves_its_place_to_others() {
+    // Longer than it takes to send all that is taken.
+    let limits = ["--listen-dialect", "modern", "--patience", "3"];
+    let relay = Relay::start(&[&["--connect-dialect", "modern"][..], &limits].concat());
+    let baseline = relay.program.descriptors();
+    let mut idle = relay.connect(MODERN, MODERN);
+    // The server reads nothing.
+    let (mut client, server) = relay.connect(MODERN, MODERN);
+    fill(&mut client, 0, true, &mut idle);
+    drop(client);
+    relay.program.until_complaints(1);
+    relay.program.until_descriptors(baseline + 2);
+    exchange(&mut idle.0, &mut idle.1, 6);
+    drop((idle, server));
+    let complaints = relay.finish();
+    assert_eq!(complaints.len(), 1, "{complaints:?}");
+    assert!(complaints[0].contains("connection 2: to the server: "), "{complaints:?}");
+    assert!(complaints[0].ends_with("it did not read in time"), "{complaints:?}");
 }
 
 #[test]
@@ -808,7 +1032,7 @@ fn output_that_is_not_read_delays_the_end_for_a_while_only() {
     server.expect(Header::new(1), b"", None);
     assert_eq!(
         relay.finish(),
-        ["relay: it takes too long to pass on what was received: it is cut off"]
+        ["imsg relay: it takes too long to pass on what was received: it is cut off"]
     );
 }
 
@@ -840,7 +1064,7 @@ fn a_relay_that_has_nothing_to_do_sleeps() {
 
 #[test]
 fn a_message_is_shown_as_it_was_received() {
-    let names = concat!(env!("CARGO_MANIFEST_DIR"), "/../imsg-os/examples/tmux.names");
+    let names = concat!(env!("CARGO_MANIFEST_DIR"), "/../imsg-os/tools/tmux.names");
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("a \"file\"\x1b[31m é\u{202e}\u{e0001}");
     fs::write(&path, b"").unwrap();
@@ -904,7 +1128,7 @@ fn connections_go_on_when_nobody_reads_the_messages() {
     drop((client, server));
     assert_eq!(
         relay.finish(),
-        ["relay: messages are not printed any more: Broken pipe (os error 32)"]
+        ["imsg relay: messages are not printed any more: Broken pipe (os error 32)"]
     );
 }
 
@@ -1045,6 +1269,15 @@ impl Peer {
         self.channel.tx.compose_parts(got.header, &[&got.payload], descriptor).unwrap();
         self.try_flush().is_ok()
     }
+}
+
+/// How many bytes are in a pipe.
+fn queued(pipe: &impl AsRawFd) -> c_int {
+    let mut bytes = 0;
+    // SAFETY: the pointer is that of an integer, for which the call has a value.
+    let result = unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    bytes
 }
 
 /// Sends until nothing more is taken, while others go on. Returns the type after that of the last
@@ -1286,12 +1519,11 @@ fn accept(server: &UnixListener, dialect: Any) -> Peer {
     Peer::new(server.accept().unwrap().0, dialect)
 }
 
-static PROGRAM: LazyLock<PathBuf> =
-    LazyLock::new(|| examples::build(env!("CARGO_TARGET_TMPDIR"), "imsg-os", "relay", ""));
+static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| examples::imsg(env!("CARGO_TARGET_TMPDIR")));
 
 fn command(listen: &Path, connect: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(&*PROGRAM);
-    command.arg("--listen").arg(listen).arg("--connect").arg(connect).args(arguments);
+    command.arg("relay").arg("--listen").arg(listen).arg("--connect").arg(connect).args(arguments);
     if !arguments.contains(&"--patience") {
         // Longer than any test is to take.
         command.args(["--patience", "600"]);
@@ -1344,7 +1576,7 @@ impl Program {
             .stderr(file("complaints"));
         let running = Running::start(&mut command);
         let program = Self { running, listen, connect: connect.to_owned(), directory };
-        let due = format!("relay: listening on {}", program.listen.display());
+        let due = format!("imsg relay: listening on {}", program.listen.display());
         until("it listens", || program.lines("complaints").contains(&due));
         program
     }

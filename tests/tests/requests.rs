@@ -106,3 +106,13 @@ fn debug_shows_ids_and_nothing_that_is_kept() {
 
     assert_eq!(format!("{requests:?}"), "{1}");
 }
+
+#[test]
+fn a_request_that_waits_can_be_changed() {
+    let mut requests = Requests::<u64, 4>::new();
+    let id = requests.insert(1).unwrap();
+    *requests.get_mut(id).unwrap() += 1;
+    assert_eq!(requests.get_mut(id.wrapping_add(1)), None);
+    assert_eq!(requests.take(id), Some(2));
+    assert_eq!(requests.get_mut(id), None);
+}

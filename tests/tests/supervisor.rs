@@ -14,7 +14,7 @@ use std::thread;
 
 use imsg_os::{Channel, Header, Modern};
 use imsg_tests::examples;
-use imsg_tests::process::{PATIENCE, Process, Running, until, until_some};
+use imsg_tests::process::{self, PATIENCE, Process, Running, until, until_some};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -35,11 +35,16 @@ struct Daemon {
 
 impl Daemon {
     fn start(config: &str) -> Self {
+        Self::start_as(config, |_| {})
+    }
+
+    fn start_as(config: &str, adapt: impl FnOnce(&mut Command)) -> Self {
         let place = TempDir::new().unwrap();
         fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(place.path().join("config"), config).unwrap();
         let mut command = Command::new(&*SUPERVISOR);
         command.arg(place.path().join("config")).arg(place.path().join("socket"));
+        adapt(&mut command);
         let mut program = Running::start(command.stdin(Stdio::null()).stderr(Stdio::piped()));
         let stderr = BufReader::new(program.child.stderr.take().unwrap());
         let (tell, lines) = mpsc::channel();
@@ -129,6 +134,25 @@ fn gone(process: Process) -> bool {
 }
 
 #[test]
+fn a_parent_that_ignores_the_ends_of_children_changes_nothing() {
+    let mut daemon = Daemon::start_as("a 1\n", |command| process::ignore(command, Signal::SIGCHLD));
+    assert_eq!(daemon.client().ask("a").as_deref(), Some("1"));
+    daemon.engine.signal(Signal::SIGKILL);
+    daemon.until("has ended: signal: 9 (SIGKILL)");
+    daemon.until_configured(1);
+    assert_eq!(daemon.client().ask("a").as_deref(), Some("1"));
+    daemon.process().signal(Signal::SIGTERM);
+    assert!(daemon.program.until_it_ends().success());
+}
+
+#[test]
+fn an_empty_path_is_none_for_a_socket() {
+    let output = Command::new(&*SUPERVISOR).args(["/dev/null", ""]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.stderr, b"supervisor: usage: supervisor CONFIG SOCKET\n");
+}
+
+#[test]
 fn clients_get_the_values_of_the_configuration() {
     let daemon = Daemon::start("one 1\ntwo two words\n");
     let (mut client, mut other) = (daemon.client(), daemon.client());
@@ -188,6 +212,19 @@ fn a_configuration_that_cannot_be_read_changes_nothing() {
     daemon.until_configured(2);
 
     assert_eq!(daemon.client().ask("two").as_deref(), Some("2"));
+}
+
+#[test]
+fn clients_beyond_the_limit_are_served_when_others_have_left() {
+    let daemon = Daemon::start("name value\n");
+    let mut clients: Vec<Client> = (0..60).map(|_| daemon.client()).collect();
+    for client in &mut clients[..50] {
+        assert_eq!(client.try_ask("name"), Ok(Some("value".to_owned())));
+    }
+    drop(clients.drain(..20));
+    for client in &mut clients {
+        assert_eq!(client.try_ask("name"), Ok(Some("value".to_owned())));
+    }
 }
 
 #[test]

@@ -1,11 +1,12 @@
-//! The example `tmux`, run as a program: against the tmux that is installed, and against servers
+//! `imsg tmux`, run as a program: against the tmux that is installed, and against servers
 //! that do what none should.
 
 #![cfg(target_os = "linux")]
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -17,6 +18,7 @@ use imsg_tests::examples;
 use imsg_tests::process::{self, Report, Running, until};
 use imsg_tests::rng::Rng;
 use imsg_tests::tmux::Tmux;
+use nix::pty::{OpenptyResult, openpty};
 use nix::sys::resource::Resource;
 use nix::sys::signal::Signal;
 
@@ -152,10 +154,11 @@ fn the_dialect_that_is_found_is_that_of_the_version() {
     let (dialect, other) =
         if server.is_classic() { ("classic", "modern") } else { ("modern", "classic") };
     let found =
-        format!("tmux: {}: {dialect} dialect, as a probe found\n", server.0.socket.display());
+        format!("imsg tmux: {}: {dialect} dialect, as a probe found\n", server.0.socket.display());
+    let waits = "imsg tmux: waiting for the server to answer the probe for its dialect\n";
     let report = server.run(["-v", "display-message", "-p", "hello"]);
     assert_eq!((report.code(), report.text()), (Some(0), "hello\n"));
-    assert_eq!(report.stderr, found);
+    assert_eq!(report.stderr, [waits, &found].concat());
 
     let report = server.run(["--dialect", dialect, "-v", "display-message", "-p", "hello"]);
     assert_eq!((report.code(), report.text()), (Some(0), "hello\n"));
@@ -251,7 +254,7 @@ fn a_server_that_is_killed_half_way_is_an_error_and_no_hang() {
     // Standard input is still open.
     let report = client.finish();
     assert_eq!((report.code(), report.text()), (Some(1), ""));
-    assert_eq!(report.stderr, "tmux: the server exited unexpectedly\n");
+    assert_eq!(report.stderr, "imsg tmux: the server exited unexpectedly\n");
 }
 
 #[test]
@@ -262,7 +265,7 @@ fn nobody_at_the_output_is_an_error_and_no_panic() {
     let mut command = server.command(["list-keys"]);
     command.stdout(write);
     let report = process::run(&mut command, b"");
-    assert_eq!(report.stderr, "tmux: cannot print: Broken pipe (os error 32)\n");
+    assert_eq!(report.stderr, "imsg tmux: cannot print: Broken pipe (os error 32)\n");
     assert_eq!(report.code(), Some(1));
     assert_eq!(server.run(["list-sessions"]).code(), Some(0));
 }
@@ -287,7 +290,7 @@ fn no_server_is_an_error_that_names_the_socket() {
         let report =
             process::run(&mut program([OsStr::new("-S"), path.as_os_str(), "ls".as_ref()]), b"");
         assert_eq!((report.code(), report.text()), (Some(1), ""));
-        let due = format!("tmux: {due}{}: ", path.display());
+        let due = format!("imsg tmux: {due}{}: ", path.display());
         assert!(report.stderr.starts_with(&due), "{}", report.stderr);
     }
 }
@@ -411,7 +414,7 @@ fn another_version_of_the_protocol_is_an_error_that_names_both() {
             assert_eq!(report.code(), Some(1));
             assert_eq!(
                 report.stderr,
-                "tmux: the server speaks version 9 of the protocol, and this client version 8\n"
+                "imsg tmux: the server speaks version 9 of the protocol, and this client version 8\n"
             );
         }
     }
@@ -656,6 +659,146 @@ fn input_flows_while_nobody_reads_the_output() {
     assert_eq!(report.code(), Some(0));
 }
 
+// Silence, and terminals.
+
+/// Runs the program against a server that says only this, and nothing more.
+fn run_against_silence(said: &[u8], arguments: &[&str]) -> Report {
+    let place = tempfile::tempdir().unwrap();
+    let socket = place.path().join("socket");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let mut command = program(["-S"]);
+    command.arg(&socket).args(arguments).arg("list-sessions").env("LARGE", "x".repeat(100_000));
+    command.envs((0..40).map(|n| (format!("LARGE{n}"), "x".repeat(16_000))));
+    let mut client = Running::start(&mut command);
+    let (mut server, _) = listener.accept().unwrap();
+    server.write_all(said).unwrap();
+    client.until_it_ends();
+    // With the descriptors in it, which keep the output open.
+    drop(server);
+    let report = client.finish();
+    assert_eq!(report.code(), Some(1), "{report:?}");
+    report
+}
+
+#[test]
+fn a_server_that_does_not_answer_the_probe_is_waited_for_a_while_only() {
+    for said in [&b""[..], &[12, 0, 0, 0, 16]] {
+        let report = run_against_silence(said, &["--patience", "0.2"]);
+        let due = "imsg tmux: the server did not answer the probe for its dialect in time; \
+                   use --dialect\n";
+        assert_eq!(report.stderr, due);
+    }
+}
+
+#[test]
+fn a_server_that_does_not_read_is_waited_for_a_while_only() {
+    let report = run_against_silence(b"", &["--dialect", "classic", "--patience", "0.2"]);
+    let due = "imsg tmux: gave up waiting for the server to read what was sent to it\n";
+    assert_eq!(report.stderr, due);
+}
+
+#[test]
+fn half_a_message_is_waited_for_a_while_only() {
+    let (client, server) = fake_with(&["--patience", "0.2"]);
+    let mut socket = UnixStream::from(OwnedFd::try_from(server).unwrap());
+    socket.write_all(&[203, 0, 0, 0, 20, 0]).unwrap();
+    let report = client.finish();
+    assert_eq!(report.code(), Some(1));
+    let due = "imsg tmux: gave up waiting for the server to complete a message\n";
+    assert_eq!(report.stderr, due);
+}
+
+#[test]
+fn a_server_that_says_nothing_is_waited_for_a_while_only_when_that_is_limited() {
+    let (client, _server) = fake_with(&["--silence", "0.2"]);
+    let report = client.finish();
+    assert_eq!(report.code(), Some(1));
+    let due = "imsg tmux: gave up waiting for the server to end the command\n";
+    assert_eq!(report.stderr, due);
+}
+
+#[test]
+fn what_is_waited_for_is_said_when_that_takes_a_while() {
+    let (mut client, mut server) = fake_with(&["-v", "--patience", "0.2"]);
+    let errors = BufReader::new(client.child.stderr.take().unwrap());
+    let mut lines = errors.lines().map(Result::unwrap);
+    assert!(lines.next().unwrap().ends_with("classic dialect, as told"));
+    assert_eq!(lines.next().unwrap(), "imsg tmux: waiting for the server to end the command");
+    say(&mut server, READ_OPEN, &numbers(&[1, 0]));
+    assert_eq!(lines.next().unwrap(), "imsg tmux: waiting for standard input");
+    say_exit(&mut server, 0, "");
+    assert_eq!(client.until_it_ends().code(), Some(0));
+    assert_eq!(lines.next(), None);
+}
+
+#[test]
+fn a_limit_below_the_descriptors_that_are_waited_for_is_an_error_that_names_it() {
+    let (client, mut server) = fake_with(&[]);
+    process::limit_now(client.process(), Resource::RLIMIT_NOFILE, 1);
+    // From now on, it waits for standard input, too.
+    say(&mut server, READ_OPEN, &numbers(&[1, 0]));
+    let report = client.finish();
+    assert_eq!(report.code(), Some(1));
+    let due = "imsg tmux: the limit of open files (RLIMIT_NOFILE) is less than the 2 that are waited \
+               for\n";
+    assert_eq!(report.stderr, due);
+}
+
+#[test]
+fn a_terminal_shows_what_the_server_sends_and_obeys_nothing_of_it() {
+    let OpenptyResult { master, slave } = openpty(None, None).unwrap();
+    let (client, mut server) = fake_at_command(CLASSIC, |command| {
+        command.stdout(slave.try_clone().unwrap()).stderr(slave);
+    });
+    say(&mut server, WRITE_OPEN, &numbers(&[1, 1, 0]));
+    assert_eq!(server.rx.recv().unwrap().unwrap().header.msg_type, WRITE_READY);
+    for part in ["caf\u{e9}\t\u{1b}[31mred\n".as_bytes(), b"\xe2\x80", b"\xae\xff\n"] {
+        say(&mut server, WRITE, &[&numbers(&[1])[..], part].concat());
+    }
+    say(&mut server, WRITE_CLOSE, &numbers(&[1]));
+    say_exit(&mut server, 0, "\u{7}bye\0");
+    let mut shown = Vec::new();
+    let mut terminal = File::from(master);
+    assert_eq!(client.finish().code(), Some(0));
+    // The end of a terminal that nobody has is an error.
+    let _ = terminal.read_to_end(&mut shown);
+    let due = "caf\u{e9}\t\\u{1b}[31mred\r\n\\u{202e}\\xff\r\n\\u{7}bye\r\n";
+    assert_eq!(str::from_utf8(&shown), Ok(due));
+}
+
+#[test]
+fn a_pipe_gets_what_the_server_sends_as_it_is() {
+    let (client, mut server) = fake_at_command(CLASSIC, |_| {});
+    say(&mut server, WRITE_OPEN, &numbers(&[1, 1, 0]));
+    assert_eq!(server.rx.recv().unwrap().unwrap().header.msg_type, WRITE_READY);
+    say(&mut server, WRITE, &[&numbers(&[1])[..], b"\x1b[31m\xff\r\n"].concat());
+    say_exit(&mut server, 0, "");
+    assert_eq!(client.finish().stdout, b"\x1b[31m\xff\r\n");
+}
+
+#[test]
+fn output_that_somebody_made_non_blocking_gets_all() {
+    const LEN: usize = 16_000;
+    let (mut read, write) = io::pipe().unwrap();
+    process::make_nonblocking(&write);
+    let (client, mut server) = fake_at_command(CLASSIC, |command| {
+        command.stdout(write);
+    });
+    say(&mut server, WRITE_OPEN, &numbers(&[1, 1, 0]));
+    assert_eq!(server.rx.recv().unwrap().unwrap().header.msg_type, WRITE_READY);
+    let sender = thread::spawn(move || {
+        for _ in 0..20 {
+            say(&mut server, WRITE, &[&numbers(&[1])[..], &[b'x'; LEN]].concat());
+        }
+        say_exit(&mut server, 0, "");
+    });
+    until_it_waits(&client);
+    let mut output = Vec::new();
+    read.read_to_end(&mut output).unwrap();
+    sender.join().unwrap();
+    assert_eq!((client.finish().code(), output.len()), (Some(0), 20 * LEN));
+}
+
 const VERSION: u32 = 12;
 const COMMAND: u32 = 200;
 const EXIT: u32 = 203;
@@ -671,6 +814,19 @@ const WRITE: u32 = 304;
 const WRITE_READY: u32 = 305;
 const WRITE_CLOSE: u32 = 306;
 const READ_CANCEL: u32 = 307;
+
+/// A client with these options, which has said all that it has to say, and a classic server.
+fn fake_with(options: &[&str]) -> (Running, Channel<Any>) {
+    let (client, mut server) = fake(CLASSIC, |command| {
+        command.args(options).arg("command");
+    });
+    until_command(&mut server);
+    (client, server)
+}
+
+fn until_command(server: &mut Channel<Any>) {
+    while server.rx.recv().unwrap().unwrap().header.msg_type != COMMAND {}
+}
 
 /// A client, and the connection to it of a server that the test plays.
 fn fake(dialect: Any, set: impl FnOnce(&mut Command)) -> (Running, Channel<Any>) {
@@ -691,7 +847,7 @@ fn fake_at_command(dialect: Any, set: impl FnOnce(&mut Command)) -> (Running, Ch
         command.arg("command");
         set(command);
     });
-    while server.rx.recv().unwrap().unwrap().header.msg_type != COMMAND {}
+    until_command(&mut server);
     (client, server)
 }
 
@@ -756,9 +912,14 @@ impl Server {
 /// The program under test.
 fn program<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
     static PROGRAM: LazyLock<PathBuf> =
-        LazyLock::new(|| examples::build(env!("CARGO_TARGET_TMPDIR"), "imsg-os", "tmux", ""));
+        LazyLock::new(|| examples::imsg(env!("CARGO_TARGET_TMPDIR")));
     let mut command = Command::new(&*PROGRAM);
-    command.args(arguments).env_remove("TMUX").env_remove("TMUX_TMPDIR").env("LC_ALL", "C");
+    command
+        .arg("tmux")
+        .args(arguments)
+        .env_remove("TMUX")
+        .env_remove("TMUX_TMPDIR")
+        .env("LC_ALL", "C");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -366,6 +366,71 @@ fn a_peer_that_is_gone_is_an_error_of_sending_behind_the_messages_that_it_sent()
 }
 
 #[test]
+fn the_last_words_of_a_peer_are_handled_over_all_turns_whatever_is_queued() {
+    for (many, len) in [(1, 0), (64, 0), (65, 0), (300, 0), (5, 16_000)] {
+        let (mut channel, mut peer) = Channel::pair(Modern::new()).unwrap();
+        while channel.tx.compose(Header::new(9), &[0_u8; 16_000], None).is_ok() {}
+        for n in 0..many {
+            peer.tx.compose(Header::new(n), &vec![0; len][..], None).unwrap();
+            peer.tx.flush().unwrap();
+        }
+        drop(peer);
+        let mut seen = Vec::new();
+        let mut answer = |request: Message<'_>, tx: &mut Sender| {
+            seen.push(request.header.msg_type);
+            tx.compose(request.header, b"", None)
+        };
+
+        let mut readable = false;
+        let end = loop {
+            match channel.turn(&Turn::new(0), readable, &mut answer) {
+                Ok(Next::Done) => break None,
+                Ok(Next::Again) => readable = false,
+                Ok(Next::Poll { .. }) => readable = true,
+                Err(error) => break Some(error),
+            }
+        };
+
+        assert!(seen.into_iter().eq(0..many), "of {many}");
+        assert!(end.is_some_and(|error| error.is_peer_gone()), "of {many}");
+    }
+}
+
+#[test]
+fn a_silent_turn_handles_messages_when_nothing_more_can_be_queued() {
+    let (mut channel, mut peer) = Channel::pair(Modern::new()).unwrap();
+    loop {
+        while channel.tx.compose(Header::new(9), &[0_u8; 1000], None).is_ok() {}
+        let before = channel.tx.sent();
+        let turned = channel.turn(&Turn::silent(), false, nothing).unwrap();
+        if channel.tx.sent() == before {
+            assert_eq!(turned, Next::Poll { readable: true, writable: true });
+            break;
+        }
+    }
+    peer.tx.compose(Header::new(1), b"", None).unwrap();
+    peer.tx.flush().unwrap();
+    let mut seen = 0;
+
+    let next = channel.turn(&Turn::silent(), true, |_, _| {
+        seen += 1;
+        Ok::<_, Infallible>(())
+    });
+
+    assert_eq!(seen, 1);
+    assert_eq!(next.unwrap(), Next::Poll { readable: true, writable: true });
+}
+
+#[test]
+fn what_goes_by_is_told_from_what_stays() {
+    let of = |number| TurnError::<Infallible>::from(io::Error::from_raw_os_error(number));
+    assert!(of(libc::ETOOMANYREFS).is_temporary() && of(libc::ENOBUFS).is_temporary());
+    assert!(TurnError::<Infallible>::from(RecvError::DescriptorLimit).is_temporary());
+    assert!(!of(libc::EPIPE).is_temporary() && !TurnError::Handler(()).is_temporary());
+    assert!(of(libc::EPIPE).is_peer_gone() && !of(libc::ENOBUFS).is_peer_gone());
+}
+
+#[test]
 fn what_is_received_and_what_is_queued_may_lie_in_memory_of_two_types() {
     let (ours, theirs) = sockets();
     let mut client = Channel::new(theirs, Modern::new()).unwrap();

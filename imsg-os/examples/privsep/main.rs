@@ -15,6 +15,8 @@
 #[path = "../shared/layers.rs"]
 mod layers;
 mod parent;
+#[path = "../shared/patient.rs"]
+mod patient;
 mod protocol;
 #[path = "../shared/sandbox.rs"]
 mod sandbox;

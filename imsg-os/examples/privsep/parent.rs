@@ -7,17 +7,22 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
 
 use imsg_os::process::{CHANNEL, Worker};
 use imsg_os::typed::Protocol;
 use imsg_os::{Any, Channel, RecvError};
 use nix::errno::Errno;
+use signal_hook::consts::SIGCHLD;
 
 use crate::layers::Layers;
+use crate::patient::Patient;
 use crate::protocol::{Answer, Failure, Request, Summary};
 use crate::{Dialect, complain, open};
 
 pub(crate) fn run(dialect: Dialect, files: &[PathBuf]) -> Result<ExitCode, Box<dyn Error>> {
+    // Whoever started this may ignore SIGCHLD, and then nobody is told how a worker ended.
+    signal_hook::flag::register(SIGCHLD, Arc::default())?;
     let (mut worker, channel) = start_worker(dialect)?;
     match converse(channel, worker.child.id(), files) {
         Ok(code) => {
@@ -58,7 +63,7 @@ enum Stop {
 
 /// Has the worker read all files, and prints what it says of them.
 fn converse(mut channel: Channel<Any>, worker: u32, files: &[PathBuf]) -> Result<ExitCode, Stop> {
-    let mut out = io::stdout().lock();
+    let mut out = Patient(io::stdout().lock());
 
     let layers = match receive(&mut channel, 0)? {
         Answer::Ready(layers) => layers,

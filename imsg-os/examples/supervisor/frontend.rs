@@ -11,11 +11,12 @@ use crate::complain::complain;
 use crate::protocol::{Answer, NAME, Question, ToWorker, VALUE};
 use crate::wait::{Socket, goes_on, wait};
 
+const CLIENTS: usize = 50; // any system gives 64 descriptors; other clients wait
 /// Clients by their number, and whether they have something to read.
 type Clients = BTreeMap<u64, (Channel, bool)>;
 
 pub(crate) fn run(mut parent: Channel) -> Result<()> {
-    let (silent, answers) = (Turn::new(0), Turn::new(VALUE));
+    let (silent, answers) = (Turn::silent(), Turn::new(VALUE));
     let (mut from_parent, mut from_engine, mut come) = (false, false, false);
     let mut listener = None::<UnixListener>;
     let mut engine = None::<Channel>;
@@ -50,8 +51,7 @@ pub(crate) fn run(mut parent: Channel) -> Result<()> {
         }
         if lost {
             asked.drain().for_each(|(_, to)| reply(&mut clients, to, Answer::Unavailable));
-            // If it has died, the parent introduces another one.
-            engine = introduced.take();
+            engine = introduced.take(); // the parent introduces another one if it has died
         }
 
         clients.retain(|number, (client, readable)| {
@@ -77,12 +77,13 @@ pub(crate) fn run(mut parent: Channel) -> Result<()> {
             number += 1;
             clients.insert(number, (Channel::new(socket, Modern::new())?, false));
         }
+        come = false;
 
         let mut sockets = vec![Socket::channel(&parent, &silent, &mut from_parent)];
         if let Some(engine) = &engine {
             sockets.push(Socket::channel(engine, &silent, &mut from_engine));
         }
-        if let Some(listener) = &listener {
+        if let (Some(listener), true) = (&listener, clients.len() < CLIENTS) {
             sockets.push(Socket::input(listener, &mut come));
         }
         for (client, readable) in clients.values_mut() {

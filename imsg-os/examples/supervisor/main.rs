@@ -30,6 +30,7 @@ mod wait;
 use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use imsg_os::imsg_wire::typed::Protocol;
 use imsg_os::process::CHANNEL;
@@ -41,12 +42,15 @@ use crate::protocol::FromWorker;
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 fn main() -> ExitCode {
+    // Past a limit for the size of files, a complaint is to fail, and not to end this program.
+    let _ = signal_hook::flag::register(libc::SIGXFSZ, Arc::default());
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let result = match arguments[..] {
         ["--worker", "engine"] => start_worker().and_then(engine::run),
         ["--worker", "frontend"] => start_worker().and_then(frontend::run),
-        [config, socket] => parent::run(Path::new(config), Path::new(socket)),
+        // With an empty path, the system makes up a name.
+        [config, socket] if !socket.is_empty() => parent::run(Path::new(config), Path::new(socket)),
         _ => Err("usage: supervisor CONFIG SOCKET".into()),
     };
     match result {

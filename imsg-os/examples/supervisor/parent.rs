@@ -8,12 +8,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use imsg_os::imsg_wire::typed::Protocol;
 use imsg_os::process::{Worker, connected_pair};
 use imsg_os::{Channel, Message, Modern, Refused, Sender, Turn};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
 use crate::Result;
@@ -21,28 +22,30 @@ use crate::complain::complain;
 use crate::protocol::{FromWorker, NAME, ToWorker, VALUE};
 use crate::wait::{Socket, goes_on, wait};
 
-/// How long a worker may take to end.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(1); // that workers may take to end
 /// A worker that dies more often than that in this time is not started again.
 const DEATHS: (usize, Duration) = (5, Duration::from_secs(60));
-const TURN: Turn = Turn::new(0); // they are not answered
+const TURN: Turn = Turn::silent();
 /// The longest payload for a worker.
 const LARGEST: usize = 1 + NAME + VALUE;
 
 pub(crate) fn run(config: &Path, path: &Path) -> Result<()> {
+    // Whoever started this may ignore SIGCHLD, and then nobody is told how a worker ended.
+    signal_hook::flag::register(SIGCHLD, Arc::default())?;
     let (hangups, stops) = (on_signals(&[SIGHUP])?, on_signals(&[SIGTERM, SIGINT])?);
     let values = read(config)?;
     let listener = UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
     let workers = [Child::start("engine")?, Child::start("frontend")?];
     let mut parent = Parent { workers, values, generation: 1, listener };
-    complain("supervisor", format_args!("listening on {}", path.display()));
+    complain("supervisor", format_args!("listening on {path:?}"));
     let result = parent.serve(config, hangups, &stops);
     fs::remove_file(path)?;
     for child in &mut parent.workers {
         child.worker.terminate()?;
     }
     for child in parent.workers {
-        child.end()?;
+        child.end(GRACE)?;
     }
     result
 }
@@ -174,7 +177,7 @@ impl Child {
         let dead = mem::replace(self, Self::start(self.role)?);
         self.deaths.extend(dead.deaths.iter().filter(|then| now - **then < DEATHS.1));
         self.deaths.push(now);
-        dead.end()?;
+        dead.end(Duration::from_millis(50))?; // the others wait
         if self.deaths.len() > DEATHS.0 {
             return Err(format!("the {} dies too often", self.role).into());
         }
@@ -182,10 +185,10 @@ impl Child {
     }
 
     /// Waits until it has ended, which the end of its channel tells it to do, and says how it did.
-    fn end(self) -> Result<()> {
+    fn end(self, limit: Duration) -> Result<()> {
         let (role, pid) = (self.role, self.worker.child.id());
         drop(self.channel);
-        let status = self.worker.end(GRACE)?;
+        let status = self.worker.end(limit)?;
         complain("supervisor", format_args!("{role} {pid} has ended: {status}"));
         Ok(())
     }
@@ -202,12 +205,12 @@ fn on_signals(signals: &[i32]) -> io::Result<UnixStream> {
 
 /// Reads names and values.
 fn read(config: &Path) -> Result<Vec<(String, String)>> {
-    let text = fs::read_to_string(config).map_err(|e| format!("{}: {e}", config.display()))?;
+    let text = fs::read_to_string(config).map_err(|e| format!("{config:?}: {e}"))?;
     let entry = |line: &str| match line.split_once(' ') {
         Some((name, value)) if name.len() <= NAME && value.len() <= VALUE => {
             Ok((name.to_owned(), value.to_owned()))
         }
-        _ => Err(format!("{}: not a name and a value: {line:?}", config.display()).into()),
+        _ => Err(format!("{config:?}: not a name and a value: {line:?}").into()),
     };
     text.lines().map(entry).collect()
 }

@@ -28,6 +28,8 @@ pub struct Sender<D: Dialect, S: Storage, K> {
     pub(crate) buf: Outgoing<D, S>,
     /// Whether the calls may block, if the socket does.
     pub(crate) waits: bool,
+    /// Why a turn dropped what was queued. It says so when it has read the last words of the peer.
+    pub(crate) gone: Option<io::Error>,
 }
 
 /// What is queued, and not sent yet.

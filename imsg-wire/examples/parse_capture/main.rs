@@ -15,10 +15,10 @@ mod list;
 
 use std::boxed::Box;
 use std::ffi::OsString;
-use std::io::Write;
+use std::format;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::vec::Vec;
-use std::{eprintln, format};
 
 use imsg_wire::{Any, BadLength, Endian, Error};
 
@@ -26,7 +26,8 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("parse_capture: {error}");
+            // Unlike `eprintln`, this does not panic when nobody listens.
+            let _ = writeln!(std::io::stderr(), "parse_capture: {error}");
             ExitCode::FAILURE
         }
     }
@@ -40,20 +41,29 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let order = match order.to_str() {
         Some("little") => Endian::Little,
         Some("big") => Endian::Big,
-        _ => return Err(format!("{} is not a byte order", order.display()).into()),
+        _ => return Err(format!("{order:?} is not a byte order").into()),
     };
     let dialect = match dialect.to_str() {
         Some("classic") => Any::Classic(order),
         Some("modern") => Any::Modern(order),
-        _ => return Err(format!("{} is not a dialect", dialect.display()).into()),
+        _ => return Err(format!("{dialect:?} is not a dialect").into()),
     };
 
-    let file = path.display();
+    // As `Debug` does, so that no terminal obeys what is in it.
+    let file = format!("{path:?}");
     let capture = std::fs::read(path).map_err(|error| format!("{file}: {error}"))?;
     let mut out = std::io::stdout().lock();
+    let mut printed = Ok(());
     let listed = list::list(&capture, dialect, |line| {
-        let _ = writeln!(out, "{line}"); // nobody may listen any more, as with `head`
+        if printed.is_ok() {
+            printed = print(&mut out, &format!("{line}\n"));
+        }
     });
+    match printed {
+        // Nobody listens any more, as with `head`.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        printed => printed?,
+    }
     match listed {
         Err(Error::Length { offset, error: BadLength { len, min, max } }) => Err(format!(
             "{file}: the message at byte {offset} says that it has {len} bytes, which is not \
@@ -66,4 +76,20 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         .into()),
         listed => Ok(listed?),
     }
+}
+
+/// Prints a line, at once or, where somebody made the output non-blocking, bit by bit.
+fn print(out: &mut impl Write, line: &str) -> std::io::Result<()> {
+    let mut rest = line.as_bytes();
+    while !rest.is_empty() {
+        match out.write(rest) {
+            Ok(written) => rest = &rest[written..],
+            // It takes nothing now.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
