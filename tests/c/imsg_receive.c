@@ -60,6 +60,31 @@ a_message_shows_its_header_and_its_payload(void)
 	channel_close(&channel);
 }
 
+#if !MODERN && !defined(ORIGINAL)
+/* As OpenBGPD 7.7 keeps messages for later. */
+static void
+a_message_is_moved_by_its_data(void)
+{
+	struct imsgbuf channel;
+	struct imsg message, moved;
+	unsigned char sent[HEADER + 5];
+	int peer = channel_and_peer(&channel);
+
+	put_header(sent, 3, sizeof(sent), 0);
+	memcpy(sent + HEADER, "hello", 5);
+	send_bytes(peer, sent, sizeof(sent));
+	REQUIRE(channel_next(&channel, &message) == 1);
+	moved = message;
+	message.data = NULL;
+	imsg_free(&message);
+	REQUIRE(imsg_get_len(&moved) == 5);
+	CHECK_BYTES(moved.data, "hello", 5);
+	imsg_free(&moved);
+	close(peer);
+	channel_close(&channel);
+}
+#endif
+
 static void
 a_message_without_a_payload(void)
 {
@@ -414,6 +439,9 @@ int
 main(void)
 {
 	RUN(a_message_shows_its_header_and_its_payload);
+#if !MODERN && !defined(ORIGINAL)
+	RUN(a_message_is_moved_by_its_data);
+#endif
 	RUN(a_message_without_a_payload);
 	RUN(a_payload_is_taken_as_a_whole);
 #if MODERN

@@ -322,7 +322,13 @@ functions! {
     }
 
     /// Frees a message, but not its descriptor.
+    ///
+    /// Programs of before 2023 move a message: they copy it, and set `data` of the first to null,
+    /// as `data` was all that there was to free.
     fn imsg_free(imsg: Imsg) {
+        if imsg.data.is_null() {
+            return;
+        }
         // SAFETY: the program gives it up.
         unsafe { ibuf_free(imsg.buf) };
     }
