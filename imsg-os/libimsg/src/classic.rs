@@ -44,8 +44,13 @@ pub struct Imsgbuf {
 struct Receiver {
     /// Where it is, once it is initialized; one of zeros is not.
     place: *const Self,
+    /// What was in `wpos` when it was set last.
+    left: usize,
     /// An [`Incoming`], aligned, and its memory behind it.
     area: [MaybeUninit<u8>; AREA],
+    /// Behind how many bytes of `r.buf` more can be read to. OpenBGPD and OpenSMTPD do so, with a
+    /// read of their own, and add to this what they read.
+    wpos: usize,
 }
 
 /// `fds` and `r`, as C has them.
@@ -58,7 +63,7 @@ struct Fields {
     wpos: usize,
 }
 
-const AREA: usize = size_of::<Fields>() - size_of::<*const u8>();
+const AREA: usize = size_of::<Fields>() - 3 * size_of::<usize>();
 
 /// `struct imsg_hdr`.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +95,7 @@ pub struct Imsg {
 /// What programs see lies where it lies in C.
 const _: () = {
     assert!(size_of::<Receiver>() == size_of::<Fields>());
+    assert!(std::mem::offset_of!(Receiver, wpos) == std::mem::offset_of!(Fields, wpos));
     assert!(size_of::<ImsgHdr>() == HEADER_LEN);
     assert!(size_of::<Queue>() == 2 * size_of::<usize>() + 8);
     if size_of::<usize>() == 8 {
@@ -123,7 +129,48 @@ impl Receiver {
             new.allow_descriptors();
             incoming.write(new);
             (*receiver).place = receiver;
+            Self::show(receiver);
         }
+    }
+
+    /// Shows the program where to read to, if it does that itself.
+    ///
+    /// # Safety
+    ///
+    /// It is initialized, and nothing else uses the buffer.
+    unsafe fn show(receiver: *mut Self) {
+        // SAFETY: so the caller promises.
+        unsafe {
+            let (incoming, _) = Self::parts((&raw mut (*receiver).area).cast());
+            let start = Self::buf(receiver).addr();
+            let spare = (*incoming).spare().map_or(0, |spare| spare.as_ptr().addr());
+            // With none, there is no room for the program either.
+            let shown = spare.checked_sub(start).unwrap_or(READ_SIZE).min(READ_SIZE);
+            ((*receiver).left, (*receiver).wpos) = (shown, shown);
+        }
+    }
+
+    /// Takes over what the program read there.
+    ///
+    /// # Safety
+    ///
+    /// As for `show`, and the program did not write behind `r.buf`.
+    #[cold]
+    unsafe fn take_over(receiver: *mut Self) {
+        // SAFETY: so the caller promises: what is between the two was written, in `r.buf`.
+        unsafe {
+            let (incoming, _) = Self::parts((&raw mut (*receiver).area).cast());
+            let (left, end) = ((*receiver).left, (*receiver).wpos.min(READ_SIZE));
+            if let Some(n) = end.checked_sub(left) {
+                (*incoming).take_over(Self::buf(receiver).add(left), n);
+            }
+            Self::show(receiver);
+        }
+    }
+
+    /// `r.buf`.
+    fn buf(receiver: *mut Self) -> *mut u8 {
+        receiver.cast::<u8>().wrapping_add(std::mem::offset_of!(Fields, buf))
     }
 
     /// Where the buffer lies in an area, and behind how many bytes its memory.
@@ -144,6 +191,12 @@ impl Receiver {
         if !ptr::eq(place, receiver) {
             return Err(INVALID);
         }
+        // SAFETY: it was initialized, and so the caller promises.
+        unsafe {
+            if (*receiver).wpos != (*receiver).left {
+                Self::take_over(receiver);
+            }
+        }
         let (incoming, _) = Self::parts(area.cast());
         // SAFETY: it was initialized where it is, and so the caller promises.
         Ok(unsafe { &mut *incoming })
@@ -154,6 +207,7 @@ const DIALECT: Any = Any::Classic(Endian::NATIVE);
 
 /// An `imsgbuf` of the program's, in a call of its.
 struct Channel<'a> {
+    receiver: *mut Receiver,
     incoming: Result<&'a mut Incoming, Errno>,
     queue: &'a mut Queue,
     fd: c_int,
@@ -169,6 +223,7 @@ impl Channel<'_> {
         unsafe {
             let pid = (*imsgbuf).pid as u32;
             Self {
+                receiver: &raw mut (*imsgbuf).receiver,
                 incoming: Receiver::get(&raw mut (*imsgbuf).receiver),
                 queue: &mut (*imsgbuf).w,
                 fd: (*imsgbuf).fd,
@@ -263,8 +318,12 @@ pub unsafe extern "C" fn msgbuf_init(msgbuf: *mut Queue) {
 functions! {
     /// Reads once from the socket: the bytes read, 0 at the end, or -1.
     fn imsg_read(imsgbuf: Imsgbuf) -> ssize_t {
-        let Channel { incoming, fd, .. } = imsgbuf;
+        let Channel { receiver, incoming, fd, .. } = imsgbuf;
         let read = incoming.and_then(|incoming| incoming.read(fd, Source::Socket));
+        if let Ok(Read::Bytes(_)) = read {
+            // SAFETY: it read, so it is initialized.
+            unsafe { Receiver::show(receiver) };
+        }
         read.and_then(|read| match read {
             Read::Bytes(n) => Ok(n as ssize_t),
             Read::Closed => Ok(0),
@@ -276,7 +335,12 @@ functions! {
 
     /// Takes a message: its length, 0 when there is none, or -1.
     fn imsg_get(imsgbuf: Imsgbuf, imsg: *mut Imsg) -> ssize_t {
-        let taken = imsgbuf.incoming.and_then(|incoming| incoming.next(Part::Payload));
+        let Channel { receiver, incoming, .. } = imsgbuf;
+        let taken = incoming.and_then(|incoming| incoming.next(Part::Payload));
+        if let Ok(None) = taken {
+            // SAFETY: it had no message, so it is initialized.
+            unsafe { Receiver::show(receiver) };
+        }
         taken
             .map(|taken| match taken {
                 Some(taken) => {
@@ -418,6 +482,8 @@ functions! {
         imsgbuf.queue.clear();
         if let Ok(incoming) = imsgbuf.incoming {
             incoming.reset();
+            // SAFETY: it is initialized.
+            unsafe { Receiver::show(imsgbuf.receiver) };
         }
     }
 
