@@ -84,9 +84,12 @@ impl<R: Read> Stream<R> {
 
     /// Reads on, once there is no complete message left. `false` is the end of the stream.
     pub(crate) fn read(&mut self) -> Result<bool, Error> {
-        self.buf.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
+        // Not every system's copy sees that there is nothing to move, for each part of a long message.
+        if self.start > 0 {
+            self.buf.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
         if self.end == self.buf.len() {
             // A message that is longer than this, and not longer than the maximum.
             let more = self.buf.try_reserve_exact(self.end);
