@@ -60,6 +60,93 @@ a_message_shows_its_header_and_its_payload(void)
 	channel_close(&channel);
 }
 
+#if !MODERN && !defined(ORIGINAL)
+/* As OpenBGPD 7.7 keeps messages for later. */
+static void
+a_message_is_moved_by_its_data(void)
+{
+	struct imsgbuf channel;
+	struct imsg message, moved;
+	unsigned char sent[HEADER + 5];
+	int peer = channel_and_peer(&channel);
+
+	put_header(sent, 3, sizeof(sent), 0);
+	memcpy(sent + HEADER, "hello", 5);
+	send_bytes(peer, sent, sizeof(sent));
+	REQUIRE(channel_next(&channel, &message) == 1);
+	moved = message;
+	message.data = NULL;
+	imsg_free(&message);
+	REQUIRE(imsg_get_len(&moved) == 5);
+	CHECK_BYTES(moved.data, "hello", 5);
+	imsg_free(&moved);
+	close(peer);
+	channel_close(&channel);
+}
+#endif
+
+#if !MODERN
+/* As OpenBGPD and OpenSMTPD do on sockets of clients. */
+static void
+read_by_the_program(struct imsgbuf *channel)
+{
+	ssize_t n = read(channel->fd, channel->r.buf + channel->r.wpos,
+	    sizeof(channel->r.buf) - channel->r.wpos);
+
+	REQUIRE(n > 0);
+	channel->r.wpos += n;
+}
+
+static int
+take_all(struct imsgbuf *channel, int count)
+{
+	struct imsg message;
+	ssize_t n;
+
+	while ((n = imsg_get(channel, &message)) > 0) {
+		CHECK_INT(message.hdr.type, count % 3);
+		CHECK_INT(imsg_get_len(&message), 1000);
+		CHECK_INT(((unsigned char *)message.data)[999], count % 251);
+		imsg_free(&message);
+		count++;
+	}
+	CHECK_INT(n, 0);
+	return (count);
+}
+
+static void
+a_program_reads_into_the_buffer(void)
+{
+	static unsigned char sent[300 * (HEADER + 1000)];
+	struct imsgbuf channel;
+	size_t at, part, len;
+	int peer = channel_and_peer(&channel), i, count = 0;
+
+	for (i = 0; i < 300; i++) {
+		unsigned char *place = sent + i * (HEADER + 1000);
+
+		put_header(place, i % 3, HEADER + 1000, 0);
+		memset(place + HEADER, i % 251, 1000);
+	}
+	/* Every third part by the library, and messages that are left for later. */
+	for (at = 0, part = 0; at < sizeof(sent); at += len, part++) {
+		len = part * 37 % 3000 + 1;
+		if (len > sizeof(sent) - at)
+			len = sizeof(sent) - at;
+		send_bytes(peer, sent + at, len);
+		if (part % 3 == 2)
+			REQUIRE(imsg_read(&channel) == (ssize_t)len);
+		else
+			read_by_the_program(&channel);
+		if (part % 5 != 4)
+			count = take_all(&channel, count);
+	}
+	CHECK_INT(take_all(&channel, count), 300);
+	close(peer);
+	channel_close(&channel);
+}
+#endif
+
 static void
 a_message_without_a_payload(void)
 {
@@ -414,6 +501,12 @@ int
 main(void)
 {
 	RUN(a_message_shows_its_header_and_its_payload);
+#if !MODERN && !defined(ORIGINAL)
+	RUN(a_message_is_moved_by_its_data);
+#endif
+#if !MODERN
+	RUN(a_program_reads_into_the_buffer);
+#endif
 	RUN(a_message_without_a_payload);
 	RUN(a_payload_is_taken_as_a_whole);
 #if MODERN

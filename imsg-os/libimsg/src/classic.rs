@@ -42,8 +42,13 @@ pub struct Imsgbuf {
 struct Receiver {
     /// Where it is, once it is initialized; one of zeros is not.
     place: *const Self,
+    /// What was in `wpos` when it was set last.
+    left: usize,
     /// An [`Incoming`], aligned, and its memory behind it.
     area: [MaybeUninit<u8>; AREA],
+    /// Behind how many bytes of `r.buf` more can be read to. OpenBGPD and OpenSMTPD do so, with a
+    /// read of their own, and add to this what they read.
+    wpos: usize,
 }
 
 /// `fds` and `r`, as C has them.
@@ -56,7 +61,7 @@ struct Fields {
     wpos: usize,
 }
 
-const AREA: usize = size_of::<Fields>() - size_of::<*const u8>();
+const AREA: usize = size_of::<Fields>() - 3 * size_of::<usize>();
 
 /// `struct imsg_hdr`.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +93,7 @@ pub struct Imsg {
 /// What programs see lies where it lies in C.
 const _: () = {
     assert!(size_of::<Receiver>() == size_of::<Fields>());
+    assert!(std::mem::offset_of!(Receiver, wpos) == std::mem::offset_of!(Fields, wpos));
     assert!(size_of::<ImsgHdr>() == HEADER_LEN);
     assert!(size_of::<Queue>() == 2 * size_of::<usize>() + 8);
     if size_of::<usize>() == 8 {
@@ -121,7 +127,48 @@ impl Receiver {
             new.allow_descriptors();
             incoming.write(new);
             (*receiver).place = receiver;
+            Self::show(receiver);
         }
+    }
+
+    /// Shows the program where to read to, if it does that itself.
+    ///
+    /// # Safety
+    ///
+    /// It is initialized, and nothing else uses the buffer.
+    unsafe fn show(receiver: *mut Self) {
+        // SAFETY: so the caller promises.
+        unsafe {
+            let (incoming, _) = Self::parts((&raw mut (*receiver).area).cast());
+            let start = Self::buf(receiver).addr();
+            let spare = (*incoming).spare().map_or(0, |spare| spare.as_ptr().addr());
+            // With none, there is no room for the program either.
+            let shown = spare.checked_sub(start).unwrap_or(READ_SIZE).min(READ_SIZE);
+            ((*receiver).left, (*receiver).wpos) = (shown, shown);
+        }
+    }
+
+    /// Takes over what the program read there.
+    ///
+    /// # Safety
+    ///
+    /// As for `show`, and the program did not write behind `r.buf`.
+    #[cold]
+    unsafe fn take_over(receiver: *mut Self) {
+        // SAFETY: so the caller promises: what is between the two was written, in `r.buf`.
+        unsafe {
+            let (incoming, _) = Self::parts((&raw mut (*receiver).area).cast());
+            let (left, end) = ((*receiver).left, (*receiver).wpos.min(READ_SIZE));
+            if let Some(n) = end.checked_sub(left) {
+                (*incoming).take_over(Self::buf(receiver).add(left), n);
+            }
+            Self::show(receiver);
+        }
+    }
+
+    /// `r.buf`.
+    fn buf(receiver: *mut Self) -> *mut u8 {
+        receiver.cast::<u8>().wrapping_add(std::mem::offset_of!(Fields, buf))
     }
 
     /// Where the buffer lies in an area, and behind how many bytes its memory.
@@ -141,6 +188,12 @@ impl Receiver {
         let (place, area) = unsafe { ((*receiver).place, &raw mut (*receiver).area) };
         if !ptr::eq(place, receiver) {
             return Err(INVALID);
+        }
+        // SAFETY: it was initialized, and so the caller promises.
+        unsafe {
+            if (*receiver).wpos != (*receiver).left {
+                Self::take_over(receiver);
+            }
         }
         let (incoming, _) = Self::parts(area.cast());
         // SAFETY: it was initialized where it is, and so the caller promises.
@@ -168,6 +221,12 @@ impl Channel {
     fn incoming(&mut self) -> Result<&mut Incoming, Errno> {
         // SAFETY: so `of` was promised.
         unsafe { Receiver::get(&raw mut (*self.place).receiver) }
+    }
+
+    /// Shows a program that reads by itself where to, after a call that left it initialized.
+    fn show(&mut self) {
+        // SAFETY: as above, and as the callers say.
+        unsafe { Receiver::show(&raw mut (*self.place).receiver) };
     }
 
     fn queue(&mut self) -> &mut Queue {
@@ -292,6 +351,9 @@ functions! {
     fn imsg_read(imsgbuf: Imsgbuf) -> ssize_t {
         let fd = imsgbuf.fd();
         let read = imsgbuf.incoming().and_then(|incoming| incoming.read(fd, Source::Socket));
+        if let Ok(Read::Bytes(_)) = read {
+            imsgbuf.show();
+        }
         read.and_then(|read| match read {
             Read::Bytes(n) => Ok(n as ssize_t),
             Read::Closed => Ok(0),
@@ -304,6 +366,9 @@ functions! {
     /// Takes a message: its length, 0 when there is none, or -1.
     fn imsg_get(imsgbuf: Imsgbuf, imsg: *mut Imsg) -> ssize_t {
         let taken = imsgbuf.incoming().and_then(|incoming| incoming.next(Part::Payload));
+        if let Ok(None) = taken {
+            imsgbuf.show();
+        }
         taken
             .map(|taken| match taken {
                 Some(taken) => {
@@ -349,7 +414,13 @@ functions! {
     }
 
     /// Frees a message, but not its descriptor.
+    ///
+    /// Programs of before 2023 move a message: they copy it, and set `data` of the first to null,
+    /// as `data` was all that there was to free.
     fn imsg_free(imsg: Imsg) {
+        if imsg.data.is_null() {
+            return;
+        }
         // SAFETY: the program gives it up.
         unsafe { ibuf_free(imsg.buf) };
     }
@@ -432,6 +503,7 @@ functions! {
         imsgbuf.queue().clear();
         if let Ok(incoming) = imsgbuf.incoming() {
             incoming.reset();
+            imsgbuf.show();
         }
     }
 

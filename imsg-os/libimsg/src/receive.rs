@@ -161,6 +161,25 @@ impl Incoming {
         }
     }
 
+    /// The place to read into, if there is any.
+    pub(crate) fn spare(&mut self) -> Option<&mut [u8]> {
+        self.buf.spare().ok()
+    }
+
+    /// Takes over bytes that somebody else read.
+    ///
+    /// # Safety
+    ///
+    /// There are as many. They may lie in the memory of this, behind what it has.
+    pub(crate) unsafe fn take_over(&mut self, bytes: *const u8, n: usize) {
+        let Some(spare) = self.spare() else { return };
+        let n = n.min(spare.len());
+        // SAFETY: so the caller promises, and the place is as long.
+        unsafe { ptr::copy(bytes, spare.as_mut_ptr(), n) };
+        // It was lent just before.
+        let _ = self.buf.commit(n, Ancillary::Nothing);
+    }
+
     /// What broke the stream, if no message is left before that.
     pub(crate) fn check(&mut self) -> Result<(), Errno> {
         if self.buf.is_ready() && self.buf.next_len().is_none() {
