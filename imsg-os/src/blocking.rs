@@ -10,7 +10,7 @@ use zerocopy::{Immutable, IntoBytes};
 
 use crate::channel::receiver::{self, Message, ReadOutcome};
 use crate::channel::sender::{self, WriteOutcome};
-use crate::channel::{self, default_storage, more_than_offered};
+use crate::channel::{self, Gathered, default_storage, more_than_offered};
 use crate::error::{NotAStream, RecvError, SendError};
 use crate::sys::{self, Interest};
 
@@ -182,8 +182,8 @@ impl<D: Dialect + Clone, S: Storage, T: Storage> Channel<D, S, T> {
 }
 
 impl<D: Dialect, S: Storage, T: Storage> Channel<D, S, T> {
-    /// Whether [`Receiver::read`], [`Sender::write`] and [`Sender::send_borrowed`] wait, or say that
-    /// they would.
+    /// Whether [`Receiver::read`], [`Sender::write`], [`Gathered::write`] and
+    /// [`Sender::send_borrowed`] wait, or say that they would.
     ///
     /// This changes how the channel makes its calls, and nothing about the socket (`O_NONBLOCK`),
     /// which may be shared with other processes.
@@ -280,12 +280,13 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
             return Err(SendError::Io(io::ErrorKind::WouldBlock.into()));
         }
         let message = self.buf.lend(header, payload)?;
-        let bytes = [IoSlice::new(message.bytes())];
-        let n = sys::send(self.socket.as_fd(), &bytes, Some(descriptor), self.waits)?;
-        message.sent(n).map_err(more_than_offered)?;
-        // An error would hide that the descriptor was sent: the next write has it again.
-        if self.waits {
-            let _ = self.write();
+        let parts = message.parts().map(IoSlice::new);
+        let n = sys::send(self.socket.as_fd(), &parts, Some(descriptor), self.waits)?;
+        if let Some(mut rest) = message.sent(n).map_err(more_than_offered)?
+            && self.waits
+        {
+            // An error would hide that the descriptor was sent: the next write has it again.
+            let _ = sender::write_gathered(self.socket.as_fd(), &mut rest, true);
         }
         Ok(if self.buf.is_empty() { WriteOutcome::All } else { WriteOutcome::WouldBlock })
     }
@@ -315,6 +316,30 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
     pub fn flush(&mut self) -> io::Result<()> {
         while self.write()? == WriteOutcome::WouldBlock {
             sys::wait(self.as_fd(), Interest::Writable)?;
+        }
+        Ok(())
+    }
+}
+
+impl<D: Dialect, S: Storage> Gathered<'_, D, S, OwnedFd> {
+    /// Sends what the socket takes, as [`Sender::write`] does, of what is queued and of this message.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn write(&mut self) -> io::Result<WriteOutcome> {
+        sender::write_gathered(self.socket.as_fd(), &mut self.message, self.waits)
+    }
+
+    /// Sends all that is queued and this message, and waits as long as that takes, as
+    /// [`Sender::flush`] does.
+    ///
+    /// # Errors
+    ///
+    /// As there; what was not sent is queued.
+    pub fn flush(mut self) -> io::Result<()> {
+        while self.write()? == WriteOutcome::WouldBlock {
+            sys::wait(self.socket.as_fd(), Interest::Writable)?;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ pub(crate) mod sender;
 
 use receiver::Reading;
 pub use receiver::Receiver;
-pub use sender::Sender;
+pub use sender::{Gathered, Sender};
 
 /// A buffer of the default size: four of the largest messages.
 pub(crate) fn default_storage() -> Box<[u8]> {

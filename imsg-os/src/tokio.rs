@@ -122,7 +122,7 @@ use imsg_wire::{Dialect, Modern, Reason, Storage};
 
 use crate::channel::receiver::{self, Message, ReadOutcome};
 use crate::channel::sender::{self, Outgoing, WriteOutcome};
-use crate::channel::{self, default_storage};
+use crate::channel::{self, Gathered, default_storage};
 use crate::error::{RecvError, SendError};
 use crate::sys;
 
@@ -332,6 +332,39 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
         let write = || match sender::write(socket.as_fd(), buf, false)? {
             WriteOutcome::WouldBlock if !enough(buf) => Err(io::ErrorKind::WouldBlock.into()),
             _ => Ok(()),
+        };
+        socket.async_io(Interest::WRITABLE, write).await
+    }
+}
+
+impl<D: Dialect, S: Storage> Gathered<'_, D, S, UnixStream> {
+    /// Sends all that is queued and this message, and waits as long as that takes, as
+    /// [`Sender::flush`] does.
+    ///
+    /// Cancel safe: what it did not send is queued when it is dropped.
+    ///
+    /// ```
+    /// # use imsg_os::tokio::Channel;
+    /// # use imsg_os::{Header, Modern};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (mut channel, mut peer) = Channel::pair(Modern::new())?;
+    /// let payload = vec![7_u8; 16000];
+    /// channel.tx.reserve(payload.len()).await?;
+    /// channel.tx.gather(Header::new(1), &payload[..], None)?.flush().await?;
+    /// assert_eq!(peer.rx.recv().await?.expect("a message").payload, payload);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As there; what was not sent is queued.
+    pub async fn flush(mut self) -> io::Result<()> {
+        let Self { socket, message, .. } = &mut self;
+        let write = || match sender::write_gathered(socket.as_fd(), message, false)? {
+            WriteOutcome::WouldBlock => Err(io::ErrorKind::WouldBlock.into()),
+            WriteOutcome::All => Ok(()),
         };
         socket.async_io(Interest::WRITABLE, write).await
     }
