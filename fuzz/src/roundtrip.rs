@@ -423,10 +423,10 @@ impl<S: Storage> Connection<S> {
                 let refused = NotOffered { claimed: sent, offered: len, returned: () };
                 let expected = if sent > len { Err(refused) } else { Ok(sent > 0) };
                 assert_eq!(lent.sent(sent).map(|rest| rest.is_some()), expected);
+                self.spoilt = false;
                 if sent == 0 || sent > len {
                     return;
                 }
-                self.spoilt = false;
                 let id = self.talk.next_id();
                 self.talk.add(header, payload, Some(id));
                 self.transmit(&bytes[..sent], Some(id), 0);

@@ -478,13 +478,19 @@ impl<D: Dialect, F, const N: usize> SendState<D, F, N> {
         storage.release(from..self.start);
     }
 
-    /// The free bytes, after an attempt to make them `wanted` at least.
+    /// Tells the storage that the bytes of a message in place that was not closed are not needed.
     #[inline]
-    fn space<'a, S: Storage>(&mut self, storage: &'a mut S, wanted: usize) -> &'a mut [u8] {
+    fn release_abandoned(&mut self, storage: &mut impl Storage) {
         if self.end < self.lent {
             storage.release(self.end..self.lent);
         }
         self.lent = 0;
+    }
+
+    /// The free bytes, after an attempt to make them `wanted` at least.
+    #[inline]
+    fn space<'a, S: Storage>(&mut self, storage: &'a mut S, wanted: usize) -> &'a mut [u8] {
+        self.release_abandoned(storage);
         if storage.bytes().len().saturating_sub(self.end) < wanted {
             self.move_to_front(storage);
         }

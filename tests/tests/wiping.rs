@@ -286,6 +286,32 @@ fn a_secret_that_was_not_sent_with_a_lent_descriptor_is_gone_with_the_next_messa
 }
 
 #[test]
+fn a_secret_that_is_sent_from_where_it_is_never_is_in_the_storage() {
+    let (mut queue, memory) = send_buffer(128);
+    let mut message = queue.gather(Header::new(1), SECRET, None).expect("an empty queue");
+    message.consume(HEADER + SECRET.len()).expect("all of it");
+    drop(message);
+    assert_eq!(memory.bytes(), [0; 128]);
+}
+
+#[test]
+fn a_secret_that_was_given_up_is_gone_when_another_message_is_sent_from_where_it_is() {
+    let give_up = |queue: &mut SendBuf<_, _, _, 16>| {
+        let mut writer = queue.create(Header::new(1), None).expect("an empty queue");
+        writer.add(SECRET).expect("room");
+    };
+    let (mut queue, memory) = send_buffer(128);
+    give_up(&mut queue);
+    let _ = queue.gather(Header::new(1), b"", None).expect("room").consume(HEADER);
+    queue.chunk();
+    assert_eq!(memory.bytes(), [0; 128], "gathered");
+    give_up(&mut queue);
+    let _ = queue.lend(Header::new(1), b"").expect("an empty queue").sent(HEADER);
+    queue.chunk();
+    assert_eq!(memory.bytes(), [0; 128], "lent");
+}
+
+#[test]
 fn the_storage_of_a_send_buffer_is_given_back_without_its_secrets() {
     let (mut queue, _) = send_buffer(128);
     queue.compose(Header::new(1), SECRET, None).expect("an empty queue");

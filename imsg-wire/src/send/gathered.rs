@@ -73,8 +73,10 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
         if let Err(reason) = self.has_room(payload.len(), marked) {
             return Err(Refused { reason, descriptor });
         }
+        let Self { storage, state } = self;
+        state.release_abandoned(storage);
         let len = header_len::<D>().saturating_add(payload.len());
-        let header = self.state.dialect.encode(&Frame { header, len, marked });
+        let header = state.dialect.encode(&Frame { header, len, marked });
         Ok(Gathered { queue: self, header, payload, descriptor, sent: 0 })
     }
 }

@@ -42,8 +42,9 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
             return Err(Reason::Full { len, free: 0 });
         }
         self.has_room(payload.len(), false)?;
-        let frame = Frame { header: self.state.sign(header), len, marked: true };
-        let header = self.state.dialect.encode(&frame);
+        let Self { storage, state } = self;
+        state.release_abandoned(storage);
+        let header = state.dialect.encode(&Frame { header: state.sign(header), len, marked: true });
         Ok(Lent { queue: self, header, payload })
     }
 }
