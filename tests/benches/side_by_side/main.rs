@@ -154,6 +154,7 @@ fn contenders(work: Work, libraries: &Libraries) -> Vec<(&'static str, Option<Sa
         ("modern", ours::sampler(Modern::new(), work)),
         ("ipc-channel", ipc::sampler(work)),
     ];
+    contenders.insert(1, ("floor, whole", floor::whole(work)));
     contenders.retain(|(_, sampler)| sampler.is_some());
     contenders.extend(libraries.contenders(work));
     contenders

@@ -13,6 +13,9 @@ use crate::work::BUFFER;
 
 const CHANNELS: usize = 10_000;
 
+/// Of so many bytes at a time, the allocator of the C library asks the kernel.
+const MAPPED: usize = 256 << 10;
+
 /// What the halves of a channel share: the socket, and two counters.
 const SHARED: usize = size_of::<(usize, usize, OwnedFd)>();
 
@@ -43,6 +46,8 @@ struct Idle {
     sockets: u64,
     /// With a channel for each, as `Channel::new` makes it.
     boxed: u64,
+    /// With buffers that the allocator maps, so that what was not written to is not resident.
+    mapped: u64,
     inline: u64,
 }
 
@@ -54,6 +59,12 @@ fn idle() -> Option<Idle> {
         sockets: in_child(|| with_each(channels, |socket| socket)),
         boxed: in_child(|| {
             with_each(channels, |socket| Channel::new(socket, Modern::new()).expect("a stream"))
+        }),
+        mapped: in_child(|| {
+            with_each(channels, |socket| {
+                let buffer = || vec![0; MAPPED].into_boxed_slice();
+                Channel::with_storage(socket, Modern::new(), buffer(), buffer()).expect("a stream")
+            })
         }),
         inline: in_child(|| {
             with_each(channels, |socket| -> Inline {
@@ -95,6 +106,8 @@ impl Idle {
         };
         print("a socket alone", self.sockets, size_of::<UnixStream>());
         print("Channel::new", self.boxed, SHARED + size_of::<Channel<Modern>>() + BOXED);
+        let mapped = SHARED + size_of::<Channel<Modern>>() + 2 * MAPPED;
+        print("two buffers of 256 KiB", self.mapped, mapped);
         print("two buffers of 512 B inline", self.inline, SHARED + size_of::<Inline>());
     }
 }
