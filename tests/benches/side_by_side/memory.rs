@@ -87,6 +87,12 @@ fn with_each<T>(count: usize, make: fn(UnixStream) -> T) -> u64 {
 
 /// As many as are wanted, if the limit of descriptors can be lifted as far.
 fn allowed_channels() -> usize {
+    usize::try_from(allow_descriptors()).unwrap_or(CHANNELS)
+}
+
+/// Lifts the limit of descriptors to that of many channels, if it can be, and tells how many there
+/// can be.
+pub(crate) fn allow_descriptors() -> u64 {
     /// For all else that is open.
     const OTHERS: u64 = 50;
 
@@ -94,7 +100,7 @@ fn allowed_channels() -> usize {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
     let soft = wanted.min(hard);
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("a limit that is allowed");
-    usize::try_from(soft.saturating_sub(OTHERS)).unwrap_or(CHANNELS)
+    soft.saturating_sub(OTHERS)
 }
 
 impl Idle {
