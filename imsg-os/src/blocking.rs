@@ -12,7 +12,7 @@ use crate::channel::receiver::{self, Message, ReadOutcome};
 use crate::channel::sender::{self, WriteOutcome};
 use crate::channel::{self, Gathered, default_storage, more_than_offered};
 use crate::error::{NotAStream, RecvError, SendError};
-use crate::sys::{self, Interest};
+use crate::sys::{self, Interest, Pages};
 
 /// A stream socket that carries messages both ways (`struct imsgbuf`).
 ///
@@ -111,17 +111,17 @@ use crate::sys::{self, Interest};
 /// # assert!(!on_event(&mut channel)?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub type Channel<D = Modern, S = Box<[u8]>, T = S> = channel::Channel<D, S, OwnedFd, T>;
+pub type Channel<D = Modern, S = Pages, T = S> = channel::Channel<D, S, OwnedFd, T>;
 
 /// The receiving half of a [`Channel`].
-pub type Receiver<D = Modern, S = Box<[u8]>> = channel::Receiver<D, S, OwnedFd>;
+pub type Receiver<D = Modern, S = Pages> = channel::Receiver<D, S, OwnedFd>;
 
 /// The sending half of a [`Channel`].
-pub type Sender<D = Modern, S = Box<[u8]>> = channel::Sender<D, S, OwnedFd>;
+pub type Sender<D = Modern, S = Pages> = channel::Sender<D, S, OwnedFd>;
 
 impl<D: Dialect + Clone> Channel<D> {
     /// A channel over a connected Unix stream socket (`imsgbuf_init`), with a buffer of 64 KiB for
-    /// each direction.
+    /// each direction, of which only the [pages](Pages) are resident that were used.
     ///
     /// Messages may have 16384 bytes with their header
     /// ([`DEFAULT_MAX_LEN`](crate::DEFAULT_MAX_LEN)), and up to 64 KiB by `set_max_len`; for larger
@@ -129,9 +129,12 @@ impl<D: Dialect + Clone> Channel<D> {
     ///
     /// # Errors
     ///
-    /// [`NotAStream`] when it is something else; it is given back.
+    /// [`NotAStream`] when it is something else, or there is no memory; it is given back.
     pub fn new(socket: impl Into<OwnedFd>, dialect: D) -> Result<Self, NotAStream> {
-        Self::with_storage(socket, dialect, default_storage(), default_storage())
+        match (default_storage(), default_storage()) {
+            (Ok(received), Ok(queued)) => Self::with_storage(socket, dialect, received, queued),
+            (Err(error), _) | (_, Err(error)) => Err(NotAStream { socket: socket.into(), error }),
+        }
     }
 
     /// Two channels that are connected to each other.

@@ -124,7 +124,7 @@ use crate::channel::receiver::{self, Message, ReadOutcome};
 use crate::channel::sender::{self, Outgoing, WriteOutcome};
 use crate::channel::{self, Gathered, default_storage};
 use crate::error::{RecvError, SendError};
-use crate::sys;
+use crate::sys::{self, Pages};
 
 pub use client::{CallError, Client, Driver, Reply};
 
@@ -133,26 +133,26 @@ pub use client::{CallError, Client, Driver, Reply};
 /// The halves are separate fields, so that a reply can be composed while the message that it
 /// answers is still borrowed. They can also be moved apart, into two tasks; the socket is closed
 /// when both are gone.
-pub type Channel<D = Modern, S = Box<[u8]>, T = S> = channel::Channel<D, S, UnixStream, T>;
+pub type Channel<D = Modern, S = Pages, T = S> = channel::Channel<D, S, UnixStream, T>;
 
 /// The receiving half of a [`Channel`].
-pub type Receiver<D = Modern, S = Box<[u8]>> = channel::Receiver<D, S, UnixStream>;
+pub type Receiver<D = Modern, S = Pages> = channel::Receiver<D, S, UnixStream>;
 
 /// The sending half of a [`Channel`].
 ///
 /// What is queued is only sent by [`reserve`](Sender::reserve) and [`flush`](Sender::flush), and
 /// lost when this is dropped.
-pub type Sender<D = Modern, S = Box<[u8]>> = channel::Sender<D, S, UnixStream>;
+pub type Sender<D = Modern, S = Pages> = channel::Sender<D, S, UnixStream>;
 
 impl<D: Dialect + Clone> Channel<D> {
     /// A channel over a connected stream (`imsgbuf_init`), with a buffer of 64 KiB for each
-    /// direction.
+    /// direction, of which only the [pages](Pages) are resident that were used.
     ///
     /// # Errors
     ///
-    /// As [`with_storage`](Channel::with_storage).
+    /// As [`with_storage`](Channel::with_storage), and `ENOMEM`.
     pub fn new(stream: UnixStream, dialect: D) -> io::Result<Self> {
-        Self::with_storage(stream, dialect, default_storage(), default_storage())
+        Self::with_storage(stream, dialect, default_storage()?, default_storage()?)
     }
 
     /// A channel over a connected Unix stream socket of another kind: one of the standard library,

@@ -10,7 +10,7 @@ use std::thread;
 
 use common::{ByHand, in_both_dialects, leaving_no_descriptor, number_of, numbered, watched};
 use imsg_os::{
-    Channel, Descriptor, Dialect, Header, Modern, Reason, Receiver, Refused, WriteOutcome,
+    Channel, Descriptor, Dialect, Header, Modern, Pages, Reason, Receiver, Refused, WriteOutcome,
 };
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -28,7 +28,7 @@ fn pair<D: ByHand>(d: D) -> (Channel<D>, Channel<D>) {
     let (one, other) = UnixStream::pair().unwrap();
     let make = |socket: UnixStream| {
         setsockopt(&socket, sockopt::SndBuf, &0).unwrap();
-        let storage = || vec![0; large(&d) + 64].into_boxed_slice();
+        let storage = || Pages::new(large(&d) + 64).expect("memory");
         let mut channel = Channel::with_storage(socket, d, storage(), storage()).unwrap();
         channel.rx.set_max_len(large(&d)).unwrap();
         channel.tx.set_max_len(large(&d)).unwrap();
@@ -151,7 +151,7 @@ mod awaited {
         let (one, other) = UnixStream::pair().unwrap();
         let make = |stream: UnixStream| {
             setsockopt(&stream, sockopt::SndBuf, &0).unwrap();
-            let storage = || vec![0; large(&d)].into_boxed_slice();
+            let storage = || Pages::new(large(&d)).expect("memory");
             let mut channel = Channel::with_storage(stream, d, storage(), storage()).unwrap();
             channel.rx.set_max_len(large(&d)).unwrap();
             channel.tx.set_max_len(large(&d)).unwrap();

@@ -109,9 +109,8 @@ impl<D: Dialect, S: Storage, K: AsFd> Sender<D, S, K> {
     /// flushed together.
     ///
     /// There has to be room for all of the message, as for `compose`: the largest is that of the
-    /// [storage](Self::set_max_len). Zeroed memory of `vec![0; len].into_boxed_slice()` is mapped
-    /// where it is written to, so that a large storage costs nothing for what the socket takes at
-    /// once.
+    /// [storage](Self::set_max_len). Of [`Pages`](crate::Pages), only those that were written to
+    /// are resident, so that a large storage costs nothing for what the socket takes at once.
     ///
     /// ```
     /// # use imsg_os::{Channel, Header, Modern};

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use imsg_os::{Channel, Dialect, Header, Receiver, Sender, WriteOutcome};
+use imsg_os::{Channel, Dialect, Header, Pages, Receiver, Sender, WriteOutcome};
 use imsg_wire::{Ancillary, Messages, RecvBuf, SendBuf};
 
 use crate::Sampler;
@@ -105,7 +105,7 @@ fn pair<D: Dialect + Copy>(dialect: D, work: Work) -> (Channel<D>, Channel<D>) {
     let len = work.message_len();
     [ours, theirs]
         .map(|socket| {
-            let storage = || vec![0; len].into_boxed_slice();
+            let storage = || Pages::new(len).expect("memory");
             let mut channel =
                 Channel::with_storage(socket, dialect, storage(), storage()).expect("a stream");
             channel.rx.set_max_len(len).expect("a length that fits");
