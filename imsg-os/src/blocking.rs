@@ -10,9 +10,9 @@ use zerocopy::{Immutable, IntoBytes};
 
 use crate::channel::receiver::{self, Message, ReadOutcome};
 use crate::channel::sender::{self, WriteOutcome};
-use crate::channel::{self, default_storage, more_than_offered};
+use crate::channel::{self, Gathered, default_storage, more_than_offered};
 use crate::error::{NotAStream, RecvError, SendError};
-use crate::sys::{self, Interest};
+use crate::sys::{self, Interest, Pages};
 
 /// A stream socket that carries messages both ways (`struct imsgbuf`).
 ///
@@ -111,17 +111,17 @@ use crate::sys::{self, Interest};
 /// # assert!(!on_event(&mut channel)?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub type Channel<D = Modern, S = Box<[u8]>, T = S> = channel::Channel<D, S, OwnedFd, T>;
+pub type Channel<D = Modern, S = Pages, T = S> = channel::Channel<D, S, OwnedFd, T>;
 
 /// The receiving half of a [`Channel`].
-pub type Receiver<D = Modern, S = Box<[u8]>> = channel::Receiver<D, S, OwnedFd>;
+pub type Receiver<D = Modern, S = Pages> = channel::Receiver<D, S, OwnedFd>;
 
 /// The sending half of a [`Channel`].
-pub type Sender<D = Modern, S = Box<[u8]>> = channel::Sender<D, S, OwnedFd>;
+pub type Sender<D = Modern, S = Pages> = channel::Sender<D, S, OwnedFd>;
 
 impl<D: Dialect + Clone> Channel<D> {
     /// A channel over a connected Unix stream socket (`imsgbuf_init`), with a buffer of 64 KiB for
-    /// each direction.
+    /// each direction, of which only the [pages](Pages) are resident that were used.
     ///
     /// Messages may have 16384 bytes with their header
     /// ([`DEFAULT_MAX_LEN`](crate::DEFAULT_MAX_LEN)), and up to 64 KiB by `set_max_len`; for larger
@@ -129,9 +129,12 @@ impl<D: Dialect + Clone> Channel<D> {
     ///
     /// # Errors
     ///
-    /// [`NotAStream`] when it is something else; it is given back.
+    /// [`NotAStream`] when it is something else, or there is no memory; it is given back.
     pub fn new(socket: impl Into<OwnedFd>, dialect: D) -> Result<Self, NotAStream> {
-        Self::with_storage(socket, dialect, default_storage(), default_storage())
+        match (default_storage(), default_storage()) {
+            (Ok(received), Ok(queued)) => Self::with_storage(socket, dialect, received, queued),
+            (Err(error), _) | (_, Err(error)) => Err(NotAStream { socket: socket.into(), error }),
+        }
     }
 
     /// Two channels that are connected to each other.
@@ -182,8 +185,8 @@ impl<D: Dialect + Clone, S: Storage, T: Storage> Channel<D, S, T> {
 }
 
 impl<D: Dialect, S: Storage, T: Storage> Channel<D, S, T> {
-    /// Whether [`Receiver::read`], [`Sender::write`] and [`Sender::send_borrowed`] wait, or say that
-    /// they would.
+    /// Whether [`Receiver::read`], [`Sender::write`], [`Gathered::write`] and
+    /// [`Sender::send_borrowed`] wait, or say that they would.
     ///
     /// This changes how the channel makes its calls, and nothing about the socket (`O_NONBLOCK`),
     /// which may be shared with other processes.
@@ -280,12 +283,13 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
             return Err(SendError::Io(io::ErrorKind::WouldBlock.into()));
         }
         let message = self.buf.lend(header, payload)?;
-        let bytes = [IoSlice::new(message.bytes())];
-        let n = sys::send(self.socket.as_fd(), &bytes, Some(descriptor), self.waits)?;
-        message.sent(n).map_err(more_than_offered)?;
-        // An error would hide that the descriptor was sent: the next write has it again.
-        if self.waits {
-            let _ = self.write();
+        let parts = message.parts().map(IoSlice::new);
+        let n = sys::send(self.socket.as_fd(), &parts, Some(descriptor), self.waits)?;
+        if let Some(mut rest) = message.sent(n).map_err(more_than_offered)?
+            && self.waits
+        {
+            // An error would hide that the descriptor was sent: the next write has it again.
+            let _ = sender::write_gathered(self.socket.as_fd(), &mut rest, true);
         }
         Ok(if self.buf.is_empty() { WriteOutcome::All } else { WriteOutcome::WouldBlock })
     }
@@ -315,6 +319,30 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
     pub fn flush(&mut self) -> io::Result<()> {
         while self.write()? == WriteOutcome::WouldBlock {
             sys::wait(self.as_fd(), Interest::Writable)?;
+        }
+        Ok(())
+    }
+}
+
+impl<D: Dialect, S: Storage> Gathered<'_, D, S, OwnedFd> {
+    /// Sends what the socket takes, as [`Sender::write`] does, of what is queued and of this message.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn write(&mut self) -> io::Result<WriteOutcome> {
+        sender::write_gathered(self.socket.as_fd(), &mut self.message, self.waits)
+    }
+
+    /// Sends all that is queued and this message, and waits as long as that takes, as
+    /// [`Sender::flush`] does.
+    ///
+    /// # Errors
+    ///
+    /// As there; what was not sent is queued.
+    pub fn flush(mut self) -> io::Result<()> {
+        while self.write()? == WriteOutcome::WouldBlock {
+            sys::wait(self.socket.as_fd(), Interest::Writable)?;
         }
         Ok(())
     }

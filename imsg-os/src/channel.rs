@@ -10,18 +10,18 @@ use std::sync::Arc;
 
 use imsg_wire::{DEFAULT_MAX_LEN, Dialect, NotOffered, RecvBuf, SendBuf, Storage};
 
-use crate::sys::{self, Credentials};
+use crate::sys::{self, Credentials, Pages};
 
 pub(crate) mod receiver;
 pub(crate) mod sender;
 
 use receiver::Reading;
 pub use receiver::Receiver;
-pub use sender::Sender;
+pub use sender::{Gathered, Sender};
 
 /// A buffer of the default size: four of the largest messages.
-pub(crate) fn default_storage() -> Box<[u8]> {
-    vec![0; 4 * DEFAULT_MAX_LEN].into_boxed_slice()
+pub(crate) fn default_storage() -> io::Result<Pages> {
+    Pages::new(4 * DEFAULT_MAX_LEN)
 }
 
 /// A stream socket of the kind `K`, which carries messages both ways (`struct imsgbuf`). `S` is the

@@ -179,7 +179,8 @@ impl From<SendError> for io::Error {
 pub struct NotAStream {
     /// What was given.
     pub socket: OwnedFd,
-    /// Why not: it is no socket, of another type or family, listens, or is not connected.
+    /// Why not: it is no socket, of another type or family, listens, or is not connected; or there is
+    /// no memory for a channel.
     pub error: io::Error,
 }
 

@@ -252,5 +252,5 @@ pub use imsg_wire::{
 };
 #[doc(no_inline)]
 pub use imsg_wire::{protocol, typed};
-pub use sys::{Credentials, inherited};
+pub use sys::{Credentials, Pages, inherited};
 pub use turn::{Next, Turn, TurnError};

@@ -6,6 +6,7 @@ use std::io;
 use std::mem::MaybeUninit;
 
 mod inherit;
+mod pages;
 #[cfg_attr(not(any(target_os = "linux", target_os = "android")), path = "sys/no_peek.rs")]
 mod peek;
 mod recv;
@@ -16,6 +17,7 @@ mod socket;
 mod wait;
 
 pub use inherit::inherited;
+pub use pages::Pages;
 pub(crate) use peek::Look;
 pub(crate) use recv::{has_lost_descriptor, recv, take_urgent};
 pub(crate) use send::send;

@@ -122,9 +122,9 @@ use imsg_wire::{Dialect, Modern, Reason, Storage};
 
 use crate::channel::receiver::{self, Message, ReadOutcome};
 use crate::channel::sender::{self, Outgoing, WriteOutcome};
-use crate::channel::{self, default_storage};
+use crate::channel::{self, Gathered, default_storage};
 use crate::error::{RecvError, SendError};
-use crate::sys;
+use crate::sys::{self, Pages};
 
 pub use client::{CallError, Client, Driver, Reply};
 
@@ -133,26 +133,26 @@ pub use client::{CallError, Client, Driver, Reply};
 /// The halves are separate fields, so that a reply can be composed while the message that it
 /// answers is still borrowed. They can also be moved apart, into two tasks; the socket is closed
 /// when both are gone.
-pub type Channel<D = Modern, S = Box<[u8]>, T = S> = channel::Channel<D, S, UnixStream, T>;
+pub type Channel<D = Modern, S = Pages, T = S> = channel::Channel<D, S, UnixStream, T>;
 
 /// The receiving half of a [`Channel`].
-pub type Receiver<D = Modern, S = Box<[u8]>> = channel::Receiver<D, S, UnixStream>;
+pub type Receiver<D = Modern, S = Pages> = channel::Receiver<D, S, UnixStream>;
 
 /// The sending half of a [`Channel`].
 ///
 /// What is queued is only sent by [`reserve`](Sender::reserve) and [`flush`](Sender::flush), and
 /// lost when this is dropped.
-pub type Sender<D = Modern, S = Box<[u8]>> = channel::Sender<D, S, UnixStream>;
+pub type Sender<D = Modern, S = Pages> = channel::Sender<D, S, UnixStream>;
 
 impl<D: Dialect + Clone> Channel<D> {
     /// A channel over a connected stream (`imsgbuf_init`), with a buffer of 64 KiB for each
-    /// direction.
+    /// direction, of which only the [pages](Pages) are resident that were used.
     ///
     /// # Errors
     ///
-    /// As [`with_storage`](Channel::with_storage).
+    /// As [`with_storage`](Channel::with_storage), and `ENOMEM`.
     pub fn new(stream: UnixStream, dialect: D) -> io::Result<Self> {
-        Self::with_storage(stream, dialect, default_storage(), default_storage())
+        Self::with_storage(stream, dialect, default_storage()?, default_storage()?)
     }
 
     /// A channel over a connected Unix stream socket of another kind: one of the standard library,
@@ -332,6 +332,39 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
         let write = || match sender::write(socket.as_fd(), buf, false)? {
             WriteOutcome::WouldBlock if !enough(buf) => Err(io::ErrorKind::WouldBlock.into()),
             _ => Ok(()),
+        };
+        socket.async_io(Interest::WRITABLE, write).await
+    }
+}
+
+impl<D: Dialect, S: Storage> Gathered<'_, D, S, UnixStream> {
+    /// Sends all that is queued and this message, and waits as long as that takes, as
+    /// [`Sender::flush`] does.
+    ///
+    /// Cancel safe: what it did not send is queued when it is dropped.
+    ///
+    /// ```
+    /// # use imsg_os::tokio::Channel;
+    /// # use imsg_os::{Header, Modern};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (mut channel, mut peer) = Channel::pair(Modern::new())?;
+    /// let payload = vec![7_u8; 16000];
+    /// channel.tx.reserve(payload.len()).await?;
+    /// channel.tx.gather(Header::new(1), &payload[..], None)?.flush().await?;
+    /// assert_eq!(peer.rx.recv().await?.expect("a message").payload, payload);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As there; what was not sent is queued.
+    pub async fn flush(mut self) -> io::Result<()> {
+        let Self { socket, message, .. } = &mut self;
+        let write = || match sender::write_gathered(socket.as_fd(), message, false)? {
+            WriteOutcome::WouldBlock => Err(io::ErrorKind::WouldBlock.into()),
+            WriteOutcome::All => Ok(()),
         };
         socket.async_io(Interest::WRITABLE, write).await
     }

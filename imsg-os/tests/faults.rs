@@ -18,7 +18,7 @@ use common::{
     send, send_and_wait, try_send, unmarked, watched,
 };
 use imsg_os::{
-    Channel, Descriptor, Header, Missing, Modern, Pairing, ReadOutcome, Receiver, RecvError,
+    Channel, Descriptor, Header, Missing, Modern, Pages, Pairing, ReadOutcome, Receiver, RecvError,
     Storage,
 };
 use imsg_wire::{Ancillary, Error, Fault, RecvBuf};
@@ -464,7 +464,7 @@ fn a_descriptor_that_came_before_its_message_is_reported_by_the_exact_rule<D: By
 /// Read by 4096 bytes at most, so that none of the descriptors comes with its message.
 fn marked_messages_that_end_their_sendmsg<D: ByHand>(d: D) -> Channel<D> {
     let (peer, socket) = UnixStream::pair().unwrap();
-    let memory = || vec![0; 4096].into_boxed_slice();
+    let memory = || Pages::new(4096).expect("memory");
     let mut channel = Channel::with_storage(socket, d, memory(), memory()).unwrap();
     channel.rx.allow_descriptors();
     for n in 1..=3 {

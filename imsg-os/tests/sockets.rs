@@ -17,8 +17,8 @@ use common::{
     number_of, numbered, peer_and_channel, receive_to_the_end, send, try_send, unmarked, watched,
 };
 use imsg_os::{
-    Channel, Deadline, Descriptor, Header, Modern, NotAStream, Pairing, ReadOutcome, RecvError,
-    SendError, WriteOutcome, inherited,
+    Channel, Deadline, Descriptor, Header, Modern, NotAStream, Pages, Pairing, ReadOutcome,
+    RecvError, SendError, WriteOutcome, inherited,
 };
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -473,7 +473,7 @@ fn a_descriptor_that_waits_for_its_message_is_unfinished() {
 fn at_the_limit<D: ByHand>(d: D, storage: usize, body: impl FnOnce(&UnixStream, &mut Channel<D>)) {
     leaving_no_descriptor(|| {
         let (peer, socket) = UnixStream::pair().unwrap();
-        let storage = || vec![0; storage].into_boxed_slice();
+        let storage = || Pages::new(storage).expect("memory");
         let mut channel = Channel::with_storage(socket, d, storage(), storage()).unwrap();
         channel.rx.allow_descriptors();
         channel.set_nonblocking(true);

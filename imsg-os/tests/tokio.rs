@@ -24,8 +24,8 @@ use common::{
 };
 use imsg_os::tokio::{Channel, Receiver, Sender};
 use imsg_os::{
-    Classic, Credentials, Descriptor, Header, Modern, Pairing, ReadOutcome, Reason, RecvError,
-    SendError,
+    Classic, Credentials, Descriptor, Header, Modern, Pages, Pairing, ReadOutcome, Reason,
+    RecvError, SendError,
 };
 use imsg_wire::Error;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
@@ -52,7 +52,7 @@ fn narrow_pair<D: ByHand>(d: D) -> (Channel<D>, Channel<D>) {
     let (one, other) = UnixStream::pair().unwrap();
     let narrow = |stream: UnixStream| {
         setsockopt(&stream, sockopt::SndBuf, &0).unwrap();
-        let buffer = || vec![0; 4096].into_boxed_slice();
+        let buffer = || Pages::new(4096).expect("memory");
         let mut channel = Channel::with_storage(stream, d, buffer(), buffer()).unwrap();
         channel.rx.allow_descriptors();
         channel

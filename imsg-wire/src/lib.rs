@@ -169,7 +169,7 @@ pub use owned::{OwnedMessage, TooLarge};
 pub use payload::{Reader, Writer};
 pub use recv::{Received, RecvBuf};
 pub use requests::Requests;
-pub use send::{Chunk, InPlace, Lent, Pending, SendBuf};
+pub use send::{Chunk, Gathered, InPlace, Lent, Pending, SendBuf};
 pub use storage::Storage;
 #[cfg(feature = "zeroize")]
 pub use wiping::Wiping;

@@ -1,5 +1,6 @@
 //! The send buffer: messages in, bytes and descriptors out.
 
+mod gathered;
 mod in_place;
 mod lent;
 
@@ -18,6 +19,7 @@ use crate::header::{DEFAULT_MAX_LEN, Frame, Header};
 use crate::message::{Message, peek, split};
 use crate::storage::{Storage, move_to_front};
 
+pub use gathered::Gathered;
 pub use in_place::{InPlace, Pending};
 pub use lent::Lent;
 
@@ -446,21 +448,11 @@ impl<D: Dialect, F, const N: usize> SendState<D, F, N> {
         let Some(space) = space.get_mut(..len) else {
             return Err(full);
         };
-        let Some((raw, mut payload)) = space.split_at_mut_checked(header_len::<D>()) else {
+        let Some((raw, payload)) = space.split_at_mut_checked(header_len::<D>()) else {
             return Err(full);
         };
-        let header = self.dialect.encode(frame);
-        let written = header.write_to(raw);
-        for part in parts {
-            let Some((place, rest)) = payload.split_at_mut_checked(part.len()) else {
-                return Err(full);
-            };
-            if part.write_to(place).is_err() {
-                return Err(full);
-            }
-            payload = rest;
-        }
-        written.map_err(|_| full)
+        let written = self.dialect.encode(frame).write_to(raw).is_ok();
+        if fill(payload, parts) && written { Ok(()) } else { Err(full) }
     }
 
     /// Whether a message of `len` bytes can fit at all.
@@ -486,13 +478,19 @@ impl<D: Dialect, F, const N: usize> SendState<D, F, N> {
         storage.release(from..self.start);
     }
 
-    /// The free bytes, after an attempt to make them `wanted` at least.
+    /// Tells the storage that the bytes of a message in place that was not closed are not needed.
     #[inline]
-    fn space<'a, S: Storage>(&mut self, storage: &'a mut S, wanted: usize) -> &'a mut [u8] {
+    fn release_abandoned(&mut self, storage: &mut impl Storage) {
         if self.end < self.lent {
             storage.release(self.end..self.lent);
         }
         self.lent = 0;
+    }
+
+    /// The free bytes, after an attempt to make them `wanted` at least.
+    #[inline]
+    fn space<'a, S: Storage>(&mut self, storage: &'a mut S, wanted: usize) -> &'a mut [u8] {
+        self.release_abandoned(storage);
         if storage.bytes().len().saturating_sub(self.end) < wanted {
             self.move_to_front(storage);
         }
@@ -600,4 +598,19 @@ impl<D: Dialect, F, const N: usize> SendState<D, F, N> {
         }
         self.boundary = self.boundary.saturating_sub(n);
     }
+}
+
+/// Writes `parts` one behind the other; says `false` when they do not fit.
+#[inline]
+fn fill(mut space: &mut [u8], parts: &[&[u8]]) -> bool {
+    for part in parts {
+        let Some((place, rest)) = space.split_at_mut_checked(part.len()) else {
+            return false;
+        };
+        if part.write_to(place).is_err() {
+            return false;
+        }
+        space = rest;
+    }
+    true
 }

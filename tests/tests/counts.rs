@@ -43,7 +43,7 @@ proptest! {
                 }
                 Step::Lend { len, unsent } => {
                     let Ok(lent) = tx.lend(Header::new(1), &[0; 60][..len]) else { continue };
-                    let bytes = lent.bytes().to_vec();
+                    let bytes = lent.parts().concat();
                     let n = bytes.len() - unsent;
                     rx.spare().unwrap()[..n].copy_from_slice(&bytes[..n]);
                     rx.commit(n, if n > 0 { Ancillary::One(1) } else { Ancillary::Nothing }).unwrap();

@@ -72,8 +72,8 @@ fn more_bytes_than_a_chunk_has_are_not_sent() {
 fn more_bytes_than_a_lent_message_has_are_not_sent() {
     let mut queue = queue();
     let lent = queue.lend(Header::new(1), b"abcd").expect("room");
-    let claim = lent.sent(21);
-    assert_eq!(claim, Err(NotOffered { claimed: 21, offered: 20, returned: () }));
+    let refused = lent.sent(21).unwrap_err();
+    assert_eq!(refused, NotOffered { claimed: 21, offered: 20, returned: () });
     assert!(queue.is_empty());
 }
 

@@ -97,7 +97,7 @@ fn a_message_with_a_lent_descriptor_states_its_length() {
     let mut queue = SendBuf::new(LengthOnly, [0; 64]);
     let lent = queue.lend(NONE, b"payload").expect("an empty queue");
     let expected = [&(MARK | 15).to_ne_bytes()[..], b"payload"].concat();
-    assert_eq!(lent.bytes(), expected);
+    assert_eq!(lent.parts().concat(), expected);
 }
 
 #[test]

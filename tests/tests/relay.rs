@@ -16,8 +16,8 @@ use std::thread;
 
 use imsg_os::imsg_wire::Frame;
 use imsg_os::{
-    Any, Channel, DEFAULT_MAX_LEN, Descriptor, Dialect, Endian, HEADER_LEN, Header, ReadOutcome,
-    RecvError, WriteOutcome,
+    Any, Channel, DEFAULT_MAX_LEN, Descriptor, Dialect, Endian, HEADER_LEN, Header, Pages,
+    ReadOutcome, RecvError, WriteOutcome,
 };
 use imsg_tests::examples;
 use imsg_tests::process::{self, Process, Running, until, until_ready, until_some};
@@ -1149,7 +1149,7 @@ struct Got {
 impl Peer {
     fn new(socket: UnixStream, dialect: Any) -> Self {
         socket.set_nonblocking(true).unwrap();
-        let buffer = || vec![0; 300_000].into_boxed_slice();
+        let buffer = || Pages::new(300_000).expect("memory");
         let mut channel = Channel::with_storage(socket, dialect, buffer(), buffer()).unwrap();
         let most = dialect.max_len().min(150_000);
         channel.rx.set_max_len(most).unwrap();

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use imsg_os::{
-    Channel, Counts, HEADER_LEN, Header, Message, Modern, Next, Reason, RecvError, Refused,
+    Channel, Counts, HEADER_LEN, Header, Message, Modern, Next, Pages, Reason, RecvError, Refused,
     SendError, Sender, Turn, TurnError,
 };
 use imsg_tests::effort::cases;
@@ -212,7 +212,7 @@ proptest! {
         let (ours, theirs) = sockets();
         ours.set_nonblocking(!blocking).unwrap();
         theirs.set_nonblocking(true).unwrap();
-        let storage = |len| vec![0; len].into_boxed_slice();
+        let storage = |len| Pages::new(len).expect("memory");
         let channel =
             Channel::with_storage(ours, Modern::new(), storage(received), storage(queued)).unwrap();
         let mut turn = Turn::new(room).messages(bound);

@@ -269,8 +269,9 @@ fn the_part_of_a_secret_that_was_sent_with_a_lent_descriptor_is_gone() {
     let (mut queue, memory) = send_buffer(128);
     let lent = queue.lend(Header::new(1), SECRET).expect("an empty queue");
     lent.sent(HEADER + 10).expect("a part of it");
+    let left = SECRET.len() - 10;
     assert_eq!(queue.chunk().expect("the rest").bytes, &SECRET[10..]);
-    assert_eq!(memory.bytes()[..HEADER + 10], [0; HEADER + 10]);
+    assert_eq!(memory.bytes()[left..], vec![0; 128 - left]);
 }
 
 #[test]
@@ -283,6 +284,32 @@ fn a_secret_that_was_not_sent_with_a_lent_descriptor_is_gone_with_the_next_messa
         queue.chunk();
         assert_eq!(memory.bytes()[HEADER..], [0; 128 - HEADER], "{n} bytes sent");
     }
+}
+
+#[test]
+fn a_secret_that_is_sent_from_where_it_is_never_is_in_the_storage() {
+    let (mut queue, memory) = send_buffer(128);
+    let mut message = queue.gather(Header::new(1), SECRET, None).expect("an empty queue");
+    message.consume(HEADER + SECRET.len()).expect("all of it");
+    drop(message);
+    assert_eq!(memory.bytes(), [0; 128]);
+}
+
+#[test]
+fn a_secret_that_was_given_up_is_gone_when_another_message_is_sent_from_where_it_is() {
+    let give_up = |queue: &mut SendBuf<_, _, _, 16>| {
+        let mut writer = queue.create(Header::new(1), None).expect("an empty queue");
+        writer.add(SECRET).expect("room");
+    };
+    let (mut queue, memory) = send_buffer(128);
+    give_up(&mut queue);
+    let _ = queue.gather(Header::new(1), b"", None).expect("room").consume(HEADER);
+    queue.chunk();
+    assert_eq!(memory.bytes(), [0; 128], "gathered");
+    give_up(&mut queue);
+    let _ = queue.lend(Header::new(1), b"").expect("an empty queue").sent(HEADER);
+    queue.chunk();
+    assert_eq!(memory.bytes(), [0; 128], "lent");
 }
 
 #[test]
@@ -426,12 +453,12 @@ proptest! {
                     }
                 }
                 Step::Lend { len, sent } => {
-                    let Ok(lent) = queue.lend(header, &vec![marker; len][..]) else {
+                    let payload = vec![marker; len];
+                    let Ok(lent) = queue.lend(header, &payload[..]) else {
                         continue;
                     };
                     let sent = sent.min(HEADER + len);
                     lent.sent(sent).expect("no more than there is");
-                    given_up = sent == 0;
                     if sent > 0 {
                         queued.extend(marked_message((marker, &len)).split_off(sent));
                     }

@@ -101,6 +101,56 @@ impl<D: Dialect, S: Storage, K: AsFd> Sender<D, S, K> {
         self.buf.forward(message, descriptor)
     }
 
+    /// Queues a message as [`compose`](Self::compose) does, but without copying its payload as long
+    /// as the [`Gathered`] lives, which sends it from where it is, behind all that is queued. What it
+    /// did not send is copied to the queue when it is dropped.
+    ///
+    /// For one large message this saves a copy of it. Several small ones are composed, and then
+    /// flushed together.
+    ///
+    /// There has to be room for all of the message, as for `compose`: the largest is that of the
+    /// [storage](Self::set_max_len). Of [`Pages`](crate::Pages), only those that were written to
+    /// are resident, so that a large storage costs nothing for what the socket takes at once.
+    ///
+    /// ```
+    /// # use imsg_os::{Channel, Header, Modern};
+    /// # let (mut channel, mut peer) = Channel::pair(Modern::new())?;
+    /// let payload = vec![7_u8; 16000];
+    /// channel.tx.gather(Header::new(1), &payload[..], None)?.flush()?;
+    /// assert_eq!(peer.rx.recv()?.expect("a message").payload, payload);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`compose`](Self::compose).
+    pub fn gather<'a, T: IntoBytes + Immutable + ?Sized>(
+        &'a mut self,
+        header: Header,
+        payload: &'a T,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<Gathered<'a, D, S, K>, Refused<OwnedFd>> {
+        let Self { socket, buf, waits, .. } = self;
+        let message = buf.gather(header, payload, descriptor)?;
+        Ok(Gathered { socket, message, waits: *waits })
+    }
+
+    /// Queues a received message again as [`forward`](Self::forward) does, but without copying its
+    /// payload first; see [`gather`](Self::gather).
+    ///
+    /// # Errors
+    ///
+    /// As [`forward`](Self::forward).
+    pub fn gather_forward<'a, F>(
+        &'a mut self,
+        message: &imsg_wire::Message<'a, F>,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<Gathered<'a, D, S, K>, Refused<OwnedFd>> {
+        let Self { socket, buf, waits, .. } = self;
+        let message = buf.gather_forward(message, descriptor)?;
+        Ok(Gathered { socket, message, waits: *waits })
+    }
+
     /// Takes the next message to be sent out of the queue, with its descriptor. `None` when nothing
     /// is queued, or when the peer has the beginning of that message already.
     ///
@@ -238,6 +288,24 @@ impl<D: Dialect, S: Storage, K: fmt::Debug> fmt::Debug for Sender<D, S, K> {
     }
 }
 
+/// A message that is sent from where its payload is, over a socket of the kind `K`; see
+/// [`Sender::gather`].
+///
+/// What was not sent is queued when this is dropped. So it must not be
+/// [forgotten](std::mem::forget): a message of which a part was sent would never end then.
+pub struct Gathered<'a, D: Dialect, S: Storage, K> {
+    pub(crate) socket: &'a K,
+    pub(crate) message: imsg_wire::Gathered<'a, D, S, OwnedFd, QUEUED>,
+    pub(crate) waits: bool,
+}
+
+impl<D: Dialect, S: Storage, K: fmt::Debug> fmt::Debug for Gathered<'_, D, S, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { socket, message, .. } = self;
+        f.debug_struct("Gathered").field("socket", socket).field("message", message).finish()
+    }
+}
+
 /// How far a [`Sender::write`](crate::Sender::write) came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use = "something may still be queued"]
@@ -268,4 +336,26 @@ pub(crate) fn write<D: Dialect, S: Storage>(
         }
     }
     Ok(WriteOutcome::All)
+}
+
+/// Sends what the socket takes of what is queued, and of a message behind it.
+pub(crate) fn write_gathered<D: Dialect, S: Storage>(
+    socket: BorrowedFd<'_>,
+    message: &mut imsg_wire::Gathered<'_, D, S, OwnedFd, QUEUED>,
+    waits: bool,
+) -> io::Result<WriteOutcome> {
+    loop {
+        let parts = message.parts().map(IoSlice::new);
+        let Some(first) = parts.iter().position(|part| !part.is_empty()) else {
+            return Ok(WriteOutcome::All);
+        };
+        let descriptor = message.descriptor().map(AsFd::as_fd);
+        match sys::send(socket, &parts[first..], descriptor, waits) {
+            Ok(n) => drop(message.consume(n).map_err(more_than_offered)?),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Ok(WriteOutcome::WouldBlock);
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }

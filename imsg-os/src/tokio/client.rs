@@ -14,6 +14,7 @@ use imsg_wire::typed::{Carries, Protocol};
 use imsg_wire::{Descriptor, Dialect, Header, Modern, Reason, Refused, Requests, Storage, Writer};
 
 use super::Channel;
+use crate::Pages;
 use crate::channel::receiver::Message;
 use crate::error::{RecvError, SendError};
 use crate::turn::TurnError;
@@ -199,7 +200,7 @@ impl From<CallError> for io::Error {
 
 /// What has the channel of a [`Client`], sends its requests, and finds their replies. `N` is how many
 /// calls can wait for a reply at a time.
-pub struct Driver<const N: usize, D: Dialect = Modern, S: Storage = Box<[u8]>, T: Storage = S> {
+pub struct Driver<const N: usize, D: Dialect = Modern, S: Storage = Pages, T: Storage = S> {
     channel: Channel<D, S, T>,
     requests: mpsc::Receiver<Request>,
     /// A request for which there is no room yet.

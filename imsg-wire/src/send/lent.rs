@@ -7,7 +7,7 @@ use zerocopy::{Immutable, IntoBytes};
 use crate::dialect::{Dialect, header_len};
 use crate::error::{NotOffered, Reason};
 use crate::header::{Frame, Header};
-use crate::send::SendBuf;
+use crate::send::{Gathered, SendBuf};
 use crate::storage::Storage;
 
 impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
@@ -22,7 +22,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
     ///
     /// let mut queue = SendBuf::new(Modern::new(), [0; 64]);
     /// let lent = queue.lend(Header::new(1), b"look at this")?;
-    /// assert_eq!(lent.bytes().len(), 16 + 12);
+    /// assert_eq!(lent.parts().map(<[u8]>::len), [16, 12]);
     /// lent.sent(20)?; // together with the descriptor
     /// assert_eq!(queue.chunk().unwrap().bytes, b"look at this".split_at(4).1);
     /// # Ok::<(), Box<dyn core::error::Error>>(())
@@ -31,62 +31,66 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
     /// # Errors
     ///
     /// [`Reason::TooLong`], and [`Reason::Full`] when the queue is not empty.
-    pub fn lend<T: IntoBytes + Immutable + ?Sized>(
-        &mut self,
+    pub fn lend<'a, T: IntoBytes + Immutable + ?Sized>(
+        &'a mut self,
         header: Header,
-        payload: &T,
-    ) -> Result<Lent<'_, D, S, F, N>, Reason> {
+        payload: &'a T,
+    ) -> Result<Lent<'a, D, S, F, N>, Reason> {
         let payload = payload.as_bytes();
         let len = header_len::<D>().saturating_add(payload.len());
         if !self.is_empty() {
             return Err(Reason::Full { len, free: 0 });
         }
-        let frame = Frame { header: self.state.sign(header), len, marked: true };
-        self.state.write(&mut self.storage, &frame, &[payload])?;
-        self.state.lent = self.state.end.saturating_add(len);
-        Ok(Lent { queue: self, len })
+        self.has_room(payload.len(), false)?;
+        let Self { storage, state } = self;
+        state.release_abandoned(storage);
+        let header = state.dialect.encode(&Frame { header: state.sign(header), len, marked: true });
+        Ok(Lent { queue: self, header, payload })
     }
 }
 
 /// A message that is to be sent at once with a descriptor that stays the caller's; see
 /// [`SendBuf::lend`].
 #[must_use = "it is forgotten unless it is said to be sent"]
-pub struct Lent<'a, D, S, F, const N: usize> {
+pub struct Lent<'a, D: Dialect, S, F, const N: usize> {
     queue: &'a mut SendBuf<D, S, F, N>,
-    len: usize,
+    header: D::Raw,
+    payload: &'a [u8],
 }
 
-impl<D: Dialect, S: Storage, F, const N: usize> Lent<'_, D, S, F, N> {
-    /// The bytes to send, with the descriptor.
+impl<'a, D: Dialect, S: Storage, F, const N: usize> Lent<'a, D, S, F, N> {
+    /// The bytes to send, with the descriptor: the header and the payload.
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        let SendBuf { storage, state } = &*self.queue;
-        storage.bytes().get(state.end..).and_then(|bytes| bytes.get(..self.len)).unwrap_or_default()
+    pub fn parts(&self) -> [&[u8]; 2] {
+        [self.header.as_bytes(), self.payload]
     }
 
     /// Says that the kernel took the first `n` bytes, and the descriptor with them if that is more
-    /// than none. The rest is queued.
+    /// than none. The rest is queued, once what this returns is dropped: until then it can be sent
+    /// from where it is.
     ///
     /// # Errors
     ///
     /// [`NotOffered`] when `n` is more than there are; nothing is queued then.
-    pub fn sent(self, n: usize) -> Result<(), NotOffered> {
-        let Self { queue, len } = self;
-        if n > len {
-            return Err(NotOffered { claimed: n, offered: len, returned: () });
+    pub fn sent(self, n: usize) -> Result<Option<Gathered<'a, D, S, F, N>>, NotOffered> {
+        let Self { queue, header, payload } = self;
+        let offered = header_len::<D>().saturating_add(payload.len());
+        if n > offered {
+            return Err(NotOffered { claimed: n, offered, returned: () });
         }
-        if n > 0 {
-            queue.state.queue(len, None);
-            queue.state.lent = 0;
-            queue.state.sent_descriptors = queue.state.sent_descriptors.wrapping_add(1);
-            queue.consume(n)?;
+        if n == 0 {
+            return Ok(None);
         }
-        Ok(())
+        let state = &mut queue.state;
+        state.offset = state.offset.wrapping_add(n as u64);
+        state.sent_descriptors = state.sent_descriptors.wrapping_add(1);
+        Ok(Some(Gathered { queue, header, payload, descriptor: None, sent: n }))
     }
 }
 
-impl<D, S, F, const N: usize> fmt::Debug for Lent<'_, D, S, F, N> {
+impl<D: Dialect, S, F, const N: usize> fmt::Debug for Lent<'_, D, S, F, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lent").field("len", &self.len).finish_non_exhaustive()
+        let len = header_len::<D>().saturating_add(self.payload.len());
+        f.debug_struct("Lent").field("len", &len).finish_non_exhaustive()
     }
 }

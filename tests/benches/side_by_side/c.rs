@@ -43,10 +43,11 @@ impl Libraries {
 }
 
 /// Whether they can do this work: they have no way to parse but from a socket, their maximum is fixed
-/// in the classic interface, and they close every descriptor that they send.
+/// in the classic interface, they close every descriptor that they send, and they do not close their
+/// socket.
 fn can_do(work: Work) -> bool {
     match work.kind {
-        Kind::Parse | Kind::Lend => false,
+        Kind::Parse | Kind::Lend | Kind::Open => false,
         Kind::Take => work.batch * work.message_len() < BUFFER,
         _ => work.message_len() <= DEFAULT_MAX_LEN,
     }
@@ -54,11 +55,11 @@ fn can_do(work: Work) -> bool {
 
 fn sampler(library: Library, work: Work) -> Option<Sampler> {
     match work.kind {
-        Kind::Parse | Kind::Lend => None,
+        Kind::Parse | Kind::Lend | Kind::Open => None,
         Kind::Take => Some(take(library, work)),
         Kind::Compose => Some(compose(library, work)),
         Kind::Stream => Some(stream(library, work)),
-        Kind::RoundTrip => Some(round_trip(library, work)),
+        Kind::RoundTrip | Kind::RoundTripOneCore => Some(round_trip(library, work)),
         Kind::Give => Some(give(library, work)),
     }
 }
@@ -102,6 +103,7 @@ fn stream(library: Library, work: Work) -> Sampler {
     let (mut ours, mut theirs) = Buf::pair(library);
     let payload = vec![4_u8; work.payload];
     two_processes(
+        work,
         move |turns| {
             for _ in 0..turns {
                 for _ in 0..work.batch {
@@ -123,6 +125,7 @@ fn round_trip(library: Library, work: Work) -> Sampler {
     let payload = vec![4_u8; work.payload];
     let reply = payload.clone();
     two_processes(
+        work,
         move |turns| {
             for _ in 0..turns {
                 ours.compose(&payload, None);
@@ -145,6 +148,7 @@ fn give(library: Library, work: Work) -> Sampler {
     let file = File::open("/dev/null").expect("/dev/null");
     let payload = vec![4_u8; work.payload];
     two_processes(
+        work,
         move |turns| {
             for _ in 0..turns {
                 let copy = file.try_clone().expect("dup");

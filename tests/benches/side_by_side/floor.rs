@@ -33,8 +33,9 @@ pub(crate) fn sampler(work: Work) -> Sampler {
             })
         }
         Kind::Compose => compose(work),
-        Kind::Stream => stream(work),
-        Kind::RoundTrip => round_trip(work),
+        Kind::Stream => stream(work, BUFFER),
+        Kind::RoundTrip | Kind::RoundTripOneCore => round_trip(work),
+        Kind::Open => open(work),
         Kind::Lend => descriptors(work, false),
         Kind::Give => descriptors(work, true),
     }
@@ -68,12 +69,20 @@ fn compose(work: Work) -> Sampler {
     })
 }
 
-fn stream(work: Work) -> Sampler {
+/// From and to memory of the length of a message, if that is more than a buffer: such a message is
+/// in no cache of a processor, which takes time also where nothing is copied.
+pub(crate) fn whole(work: Work) -> Option<Sampler> {
+    let large = work.kind == Kind::Stream && work.message_len() > BUFFER;
+    large.then(|| stream(work, work.message_len()))
+}
+
+fn stream(work: Work, len: usize) -> Sampler {
     let (ours, theirs) = UnixStream::pair().expect("socket pair");
     let batch = work.batch * work.message_len();
-    let queue = vec![1_u8; batch.min(BUFFER)];
-    let mut buffer = vec![0_u8; BUFFER];
+    let queue = vec![1_u8; batch.min(len)];
+    let mut buffer = vec![0_u8; len];
     two_processes(
+        work,
         move |turns| {
             for _ in 0..turns {
                 let mut left = batch;
@@ -93,6 +102,7 @@ fn round_trip(work: Work) -> Sampler {
     let mut buffer = vec![0_u8; BUFFER];
     let mut reply_buffer = buffer.clone();
     two_processes(
+        work,
         move |turns| {
             for _ in 0..turns {
                 assert_eq!(send_some(&ours, &message), len);
@@ -112,14 +122,28 @@ fn send_some(socket: &UnixStream, bytes: &[u8]) -> usize {
     send(socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL).expect("send")
 }
 
-/// Receives `len` bytes.
+/// Receives `len` bytes, each time to the front of a small buffer, and over all of a large one.
 fn receive(socket: &UnixStream, buffer: &mut [u8], len: usize) {
     let mut left = len;
+    let mut at = 0;
     while left > 0 {
-        let n = recv(socket.as_raw_fd(), buffer, MsgFlags::empty()).expect("recv");
+        let n = recv(socket.as_raw_fd(), &mut buffer[at..], MsgFlags::empty()).expect("recv");
         assert_ne!(n, 0, "the peer is gone");
         left -= n;
+        at = if at + n == buffer.len() || buffer.len() <= BUFFER { 0 } else { at + n };
     }
+}
+
+fn open(work: Work) -> Sampler {
+    let message = vec![1_u8; work.message_len()];
+    let mut buffer = [0_u8; 1024];
+    in_memory(move || {
+        let (ours, theirs) = UnixStream::pair().expect("socket pair");
+        for (from, to) in [(&ours, &theirs), (&theirs, &ours)] {
+            assert_eq!(send_some(from, &message), message.len());
+            receive(to, &mut buffer, message.len());
+        }
+    })
 }
 
 fn descriptors(work: Work, given: bool) -> Sampler {
@@ -129,6 +153,7 @@ fn descriptors(work: Work, given: bool) -> Sampler {
     let mut buffer = vec![0_u8; BUFFER];
     let len = message.len();
     two_processes(
+        work,
         move |turns| {
             for _ in 0..turns {
                 let copy = given.then(|| file.try_clone().expect("dup"));

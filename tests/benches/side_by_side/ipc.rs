@@ -11,9 +11,9 @@ use crate::work::{Kind, Work};
 /// `None` for work that it has nothing for.
 pub(crate) fn sampler(work: Work) -> Option<Sampler> {
     match work.kind {
-        Kind::Parse | Kind::Take | Kind::Compose | Kind::Lend => None,
+        Kind::Parse | Kind::Take | Kind::Compose | Kind::Lend | Kind::Open => None,
         Kind::Stream => Some(stream(work)),
-        Kind::RoundTrip => Some(round_trip(work)),
+        Kind::RoundTrip | Kind::RoundTripOneCore => Some(round_trip(work)),
         Kind::Give => Some(give(work)),
     }
 }
@@ -22,6 +22,7 @@ fn stream(work: Work) -> Sampler {
     let (tx, rx) = ipc::bytes_channel().expect("a channel");
     let payload = vec![4_u8; work.payload];
     two_processes(
+        work,
         move |turns| {
             for _ in 0..turns * work.batch {
                 tx.send(&payload).expect("send");
@@ -46,6 +47,7 @@ fn round_trip(work: Work) -> Sampler {
     let (reply_tx, reply_rx) = ipc::bytes_channel().expect("a channel");
     let payload = vec![4_u8; work.payload];
     two_processes(
+        work,
         move |turns| {
             for _ in 0..turns {
                 tx.send(&payload).expect("send");
@@ -66,6 +68,7 @@ fn give(work: Work) -> Sampler {
     let (passed, _) = ipc::channel().expect("a channel");
     let payload = vec![4_u8; work.payload];
     two_processes(
+        work,
         move |turns| {
             for _ in 0..turns {
                 tx.send((payload.clone(), passed.clone())).expect("send");

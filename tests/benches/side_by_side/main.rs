@@ -6,6 +6,8 @@
 
 mod c;
 mod chart;
+#[cfg(target_os = "linux")]
+mod clients;
 mod floor;
 mod ipc;
 mod machine;
@@ -47,6 +49,10 @@ struct Options {
     /// Takes the figures from this file, and measures nothing
     #[arg(long, value_name = "JSON")]
     from: Option<PathBuf>,
+    /// Is an echo server for clients of this socket
+    #[cfg(target_os = "linux")]
+    #[arg(long, value_name = "PATH", hide = true)]
+    serve: Option<PathBuf>,
     /// What cargo says to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
@@ -57,6 +63,10 @@ type Sampler = Box<dyn FnMut(usize) -> Duration>;
 
 fn main() {
     let options = Options::parse();
+    #[cfg(target_os = "linux")]
+    if let Some(path) = &options.serve {
+        return clients::serve(path).expect("a socket to listen on");
+    }
     // It is known before the measurement whether they can be written.
     let create = |name: &PathBuf| File::create(from_root(name)).expect("a file to write to");
     let json = options.json.as_ref().map(create);
@@ -93,9 +103,17 @@ fn measure_all(options: &Options) -> Vec<Row> {
         memory::report();
     }
     let effort = Effort::new(options.quick);
+    #[cfg(target_os = "linux")]
+    if wanted("clients") {
+        memory::allow_descriptors();
+        clients::report(effort.sample);
+    }
     let works: Vec<Work> =
         Work::all().into_iter().filter(|work| wanted(&work.to_string())).collect();
-    assert!(!works.is_empty() || wanted("memory"), "no work has that in its name");
+    assert!(
+        !works.is_empty() || wanted("memory") || wanted("clients"),
+        "no work has that in its name"
+    );
     let mut all = Vec::new();
     for work in works {
         report::print_title(work);
@@ -154,6 +172,7 @@ fn contenders(work: Work, libraries: &Libraries) -> Vec<(&'static str, Option<Sa
         ("modern", ours::sampler(Modern::new(), work)),
         ("ipc-channel", ipc::sampler(work)),
     ];
+    contenders.insert(1, ("floor, whole", floor::whole(work)));
     contenders.retain(|(_, sampler)| sampler.is_some());
     contenders.extend(libraries.contenders(work));
     contenders

@@ -13,6 +13,9 @@ use crate::work::BUFFER;
 
 const CHANNELS: usize = 10_000;
 
+/// Of so many bytes at a time, the allocator of the C library asks the kernel.
+const MAPPED: usize = 256 << 10;
+
 /// What the halves of a channel share: the socket, and two counters.
 const SHARED: usize = size_of::<(usize, usize, OwnedFd)>();
 
@@ -43,6 +46,8 @@ struct Idle {
     sockets: u64,
     /// With a channel for each, as `Channel::new` makes it.
     boxed: u64,
+    /// With buffers that the allocator maps, so that what was not written to is not resident.
+    mapped: u64,
     inline: u64,
 }
 
@@ -54,6 +59,12 @@ fn idle() -> Option<Idle> {
         sockets: in_child(|| with_each(channels, |socket| socket)),
         boxed: in_child(|| {
             with_each(channels, |socket| Channel::new(socket, Modern::new()).expect("a stream"))
+        }),
+        mapped: in_child(|| {
+            with_each(channels, |socket| {
+                let buffer = || vec![0; MAPPED].into_boxed_slice();
+                Channel::with_storage(socket, Modern::new(), buffer(), buffer()).expect("a stream")
+            })
         }),
         inline: in_child(|| {
             with_each(channels, |socket| -> Inline {
@@ -76,6 +87,12 @@ fn with_each<T>(count: usize, make: fn(UnixStream) -> T) -> u64 {
 
 /// As many as are wanted, if the limit of descriptors can be lifted as far.
 fn allowed_channels() -> usize {
+    usize::try_from(allow_descriptors()).unwrap_or(CHANNELS)
+}
+
+/// Lifts the limit of descriptors to that of many channels, if it can be, and tells how many there
+/// can be.
+pub(crate) fn allow_descriptors() -> u64 {
     /// For all else that is open.
     const OTHERS: u64 = 50;
 
@@ -83,7 +100,7 @@ fn allowed_channels() -> usize {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
     let soft = wanted.min(hard);
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("a limit that is allowed");
-    usize::try_from(soft.saturating_sub(OTHERS)).unwrap_or(CHANNELS)
+    soft.saturating_sub(OTHERS)
 }
 
 impl Idle {
@@ -95,6 +112,8 @@ impl Idle {
         };
         print("a socket alone", self.sockets, size_of::<UnixStream>());
         print("Channel::new", self.boxed, SHARED + size_of::<Channel<Modern>>() + BOXED);
+        let mapped = SHARED + size_of::<Channel<Modern>>() + 2 * MAPPED;
+        print("two buffers of 256 KiB", self.mapped, mapped);
         print("two buffers of 512 B inline", self.inline, SHARED + size_of::<Inline>());
     }
 }

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use imsg_os::{Channel, Dialect, Header, Receiver, Sender, WriteOutcome};
+use imsg_os::{Channel, Dialect, Header, Pages, Receiver, Sender, WriteOutcome};
 use imsg_wire::{Ancillary, Messages, RecvBuf, SendBuf};
 
 use crate::Sampler;
@@ -24,7 +24,8 @@ pub(crate) fn sampler<D: Dialect + Copy + 'static>(dialect: D, work: Work) -> Op
         Kind::Take => take(dialect, work),
         Kind::Compose => compose(dialect, work),
         Kind::Stream => stream(dialect, work),
-        Kind::RoundTrip => round_trip(dialect, work),
+        Kind::RoundTrip | Kind::RoundTripOneCore => round_trip(dialect, work),
+        Kind::Open => open(dialect, work),
         Kind::Lend => lend(dialect, work),
         Kind::Give => give(dialect, work),
     })
@@ -104,7 +105,7 @@ fn pair<D: Dialect + Copy>(dialect: D, work: Work) -> (Channel<D>, Channel<D>) {
     let len = work.message_len();
     [ours, theirs]
         .map(|socket| {
-            let storage = || vec![0; len].into_boxed_slice();
+            let storage = || Pages::new(len).expect("memory");
             let mut channel =
                 Channel::with_storage(socket, dialect, storage(), storage()).expect("a stream");
             channel.rx.set_max_len(len).expect("a length that fits");
@@ -118,6 +119,7 @@ fn stream<D: Dialect + Copy + 'static>(dialect: D, work: Work) -> Sampler {
     let (mut ours, mut theirs) = pair(dialect, work);
     let payload = vec![4_u8; work.payload];
     two_processes(
+        work,
         move |turns| {
             for _ in 0..turns {
                 for _ in 0..work.batch {
@@ -135,6 +137,9 @@ fn stream<D: Dialect + Copy + 'static>(dialect: D, work: Work) -> Sampler {
 }
 
 fn queue<D: Dialect>(tx: &mut Sender<D>, payload: &[u8]) {
+    if payload.len() > BUFFER {
+        return tx.gather(HEADER, payload, None).expect("room").flush().expect("send");
+    }
     if tx.compose(HEADER, payload, None).is_err() {
         tx.flush().expect("send");
         tx.compose(HEADER, payload, None).expect("room in an empty queue");
@@ -150,6 +155,7 @@ fn round_trip<D: Dialect + Copy + 'static>(dialect: D, work: Work) -> Sampler {
     let (mut ours, mut theirs) = pair(dialect, work);
     let payload = vec![4_u8; work.payload];
     two_processes(
+        work,
         move |turns| {
             for _ in 0..turns {
                 ours.tx.compose(HEADER, &payload[..], None).expect("room in an empty queue");
@@ -165,6 +171,19 @@ fn round_trip<D: Dialect + Copy + 'static>(dialect: D, work: Work) -> Sampler {
             }
         },
     )
+}
+
+fn open<D: Dialect + Copy + 'static>(dialect: D, work: Work) -> Sampler {
+    let payload = vec![4_u8; work.payload];
+    in_memory(move || {
+        let (mut ours, mut theirs) = Channel::pair(dialect).expect("socket pair");
+        ours.tx.compose(HEADER, &payload[..], None).expect("room in an empty queue");
+        ours.tx.flush().expect("send");
+        receive(&mut theirs.rx);
+        theirs.tx.compose(HEADER, &payload[..], None).expect("room in an empty queue");
+        theirs.tx.flush().expect("send");
+        receive(&mut ours.rx);
+    })
 }
 
 fn lend<D: Dialect + Copy + 'static>(dialect: D, work: Work) -> Sampler {
@@ -196,6 +215,7 @@ fn with_descriptors<D: Dialect + Copy + 'static>(
     let (mut ours, mut theirs) = pair(dialect, work);
     theirs.rx.allow_descriptors();
     two_processes(
+        work,
         move |turns| {
             for _ in 0..turns {
                 send(&mut ours.tx);

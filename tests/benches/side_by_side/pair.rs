@@ -12,12 +12,14 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 
 use crate::Sampler;
-use crate::machine::{self, Core};
+use crate::machine;
+use crate::work::Work;
 
 /// Runs `receiver` in another process. Both are told how many turns to take.
 ///
 /// The time is that from the moment when the receiver is there to the one when it has all.
 pub(crate) fn two_processes(
+    work: Work,
     mut sender: impl FnMut(usize) + 'static,
     mut receiver: impl FnMut(usize),
 ) -> Sampler {
@@ -27,7 +29,7 @@ pub(crate) fn two_processes(
             // The receiver is to see the end if the sender is gone.
             drop((control, sender));
             serve(move || {
-                machine::pin(Core::Receiver);
+                machine::pin(work.core_of_receiver());
                 while let Some(turns) = next_order(&mut orders) {
                     orders.write_all(b"ready")?;
                     receiver(turns);

@@ -4,6 +4,8 @@ use std::fmt;
 
 use imsg_os::{DEFAULT_MAX_LEN, HEADER_LEN};
 
+use crate::machine::Core;
+
 /// The size of the buffers of a [`Channel::new`](imsg_os::Channel::new), and of the floor.
 pub(crate) const BUFFER: usize = 64 << 10;
 
@@ -18,8 +20,13 @@ pub(crate) enum Kind {
     Compose,
     /// Sent to another process; a batch is flushed at once.
     Stream,
-    /// Sent to another process and back.
+    /// Sent to another process and back. On two cores, most of this is the time that a sleeping core
+    /// takes to wake up, which says nothing of the program.
     RoundTrip,
+    /// The same on one core, so that nothing has to wake up.
+    RoundTripOneCore,
+    /// Sent once each way over a channel that is made for it and closed, within a process.
+    Open,
     /// Sent with a descriptor that stays the sender's.
     Lend,
     /// Sent with a descriptor that was duplicated for it.
@@ -50,12 +57,22 @@ impl Work {
         all.extend([
             work(Kind::Stream, 64, 1),
             work(Kind::RoundTrip, 64, 1),
+            work(Kind::RoundTripOneCore, 64, 1),
+            work(Kind::Open, 64, 1),
             work(Kind::Lend, 64, 1),
             work(Kind::Give, 64, 1),
             work(Kind::Stream, (1 << 20) - HEADER_LEN, 1),
             work(Kind::Stream, (64 << 20) - HEADER_LEN, 1),
         ]);
         all
+    }
+
+    /// Where the process runs that receives.
+    pub(crate) fn core_of_receiver(&self) -> Core {
+        match self.kind {
+            Kind::RoundTripOneCore => Core::Sender,
+            _ => Core::Receiver,
+        }
     }
 
     /// The length of each message, header included.
@@ -84,6 +101,8 @@ impl Work {
             Kind::Compose => "compose",
             Kind::Stream => "stream",
             Kind::RoundTrip => "round trip",
+            Kind::RoundTripOneCore => "round trip on one core",
+            Kind::Open => "new channel, once each way",
             Kind::Lend => "descriptor lent",
             Kind::Give => "descriptor given",
         }

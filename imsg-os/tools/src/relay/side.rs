@@ -1,12 +1,11 @@
 //! What one side of a connection speaks: a dialect that is given, or one that shows.
 
 use std::cell::Cell;
-use std::hint::black_box;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::rc::Rc;
 
 use imsg_os::imsg_wire::{Detected, Frame};
-use imsg_os::{Any, DEFAULT_MAX_LEN, Dialect, Endian, HEADER_LEN, Pairing};
+use imsg_os::{Any, DEFAULT_MAX_LEN, Dialect, Endian, HEADER_LEN, Pages, Pairing};
 
 use crate::dialect;
 
@@ -53,8 +52,8 @@ impl Side {
 
     /// The bytes of each buffer. Room for two of the largest messages lets one be sent while the
     /// next one is received.
-    pub(crate) fn buffer(&self) -> io::Result<Box<[u8]>> {
-        zeroed(BUFFER.max(2 * self.max_len))
+    pub(crate) fn buffer(&self) -> io::Result<Pages> {
+        Pages::new(BUFFER.max(2 * self.max_len))
     }
 
     /// Whether this side understands a message, or why not.
@@ -77,16 +76,6 @@ impl Side {
         }
         Ok(())
     }
-}
-
-/// So many bytes of memory, which take up their place only when they are written.
-pub(crate) fn zeroed(len: usize) -> io::Result<Box<[u8]>> {
-    // Where there is none, `vec` would end the program. So it is tried before, and given back; no
-    // other thread takes it.
-    let mut room = Vec::<u8>::new();
-    room.try_reserve_exact(len).map_err(|_| ErrorKind::OutOfMemory)?;
-    drop(black_box(room));
-    Ok(vec![0; len].into_boxed_slice())
 }
 
 impl Dialect for Side {

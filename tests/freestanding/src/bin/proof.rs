@@ -14,9 +14,9 @@ use imsg_wire::typed::{
     Terminated,
 };
 use imsg_wire::{
-    Ancillary, Any, Classic, Descriptor, Detected, Dialect, Endian, Frame, Header, Message,
-    Messages, Modern, NoRoom, OwnedMessage, Pairing, ReadError, Reader, Reason, RecvBuf, Refused,
-    Requests, SendBuf, WriteError, Writer, split,
+    Ancillary, Any, Classic, Descriptor, Detected, Dialect, Endian, Frame, Gathered, Header,
+    Message, Messages, Modern, NoRoom, OwnedMessage, Pairing, ReadError, Reader, Reason, RecvBuf,
+    Refused, Requests, SendBuf, WriteError, Writer, split,
 };
 use zerocopy::byteorder::big_endian::U32;
 use zerocopy::{
@@ -291,13 +291,23 @@ fn reply<D: Dialect>(
     match tx.lend(message.header, message.payload) {
         Ok(lent) => {
             let _ = write!(log, "{lent:?}");
-            let n = lent.bytes().len() / 2;
-            if let Err(error) = lent.sent(n) {
-                log.error(error);
+            let n = lent.parts().into_iter().fold(0, |n, part| part.len().wrapping_add(n)) / 2;
+            match lent.sent(n) {
+                Ok(Some(rest)) => gathered(rest, log),
+                Ok(None) => {}
+                Err(error) => log.error(error),
             }
         }
         Err(error @ (Reason::TooLong { .. } | Reason::Full { .. })) => log.error(error),
         Err(error) => log.shown(error),
+    }
+    match tx.gather(message.header, message.payload, None) {
+        Ok(message) => gathered(message, log),
+        Err(error) => drop(refused(log, error)),
+    }
+    match tx.gather_forward(&message, None) {
+        Ok(message) => gathered(message, log),
+        Err(error) => drop(refused(log, error)),
     }
     match OwnedMessage::<64, Token>::try_from(message) {
         Ok(mut owned) => {
@@ -305,6 +315,15 @@ fn reply<D: Dialect>(
             let _ = write!(log, "{owned:?}");
             let _ = write!(log, "{:?}", owned.take());
         }
+        Err(error) => log.error(error),
+    }
+}
+
+fn gathered<D: Dialect>(mut message: Gathered<'_, D, Memory<'_>, Token, 2>, log: &mut Log) {
+    let _ = write!(log, "{message:?} {:?}", message.descriptor());
+    let sent = message.parts().into_iter().flat_map(system::output).fold(0, usize::wrapping_add);
+    match message.consume(sent) {
+        Ok(token) => drop(token),
         Err(error) => log.error(error),
     }
 }

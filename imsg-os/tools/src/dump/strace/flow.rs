@@ -3,10 +3,10 @@
 use std::fmt;
 
 use imsg_os::imsg_wire::{Ancillary, Detected, Message, RecvBuf, split};
-use imsg_os::{Any, Dialect, Endian, HEADER_LEN};
+use imsg_os::{Any, Dialect, Endian, HEADER_LEN, Pages};
 
 use super::call::Moved;
-use crate::relay::{Side, zeroed};
+use crate::relay::Side;
 
 /// The memory for what a stream has that is not printed yet: more than what is read at a time and a
 /// message that has begun.
@@ -15,7 +15,7 @@ const BUFFER: usize = 256 * 1024;
 /// How many descriptors may wait for their messages.
 const FILES: usize = 16;
 
-type Buffer = RecvBuf<Side, Box<[u8]>, String, FILES>;
+type Buffer = RecvBuf<Side, Pages, String, FILES>;
 
 pub(super) struct Flow {
     state: State,
@@ -81,7 +81,7 @@ impl Flow {
     }
 
     fn buffer(&self) -> Result<Box<Buffer>, Broken> {
-        let storage = zeroed(BUFFER).map_err(|_| Broken("no memory is left for it".into()))?;
+        let storage = Pages::new(BUFFER).map_err(|_| Broken("no memory is left for it".into()))?;
         let mut buf = Box::new(RecvBuf::with_descriptors(self.side.clone(), storage));
         // It is less than the buffer.
         let _ = buf.set_max_len(Dialect::max_len(&self.side));

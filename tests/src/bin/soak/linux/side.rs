@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use imsg_os::{Channel, Dialect, Header, ReadOutcome, RecvError};
+use imsg_os::{Channel, Dialect, Header, Pages, ReadOutcome, RecvError};
 use imsg_wire::HEADER_LEN;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -59,7 +59,7 @@ impl<D: Dialect + Copy> Side<D> {
         socket.set_nonblocking(true)?;
         setsockopt(&socket, sockopt::SndBuf, &manner.socket_send_buffer)?;
         setsockopt(&socket, sockopt::RcvBuf, &manner.socket_receive_buffer)?;
-        let memory = |len| vec![0; len].into_boxed_slice();
+        let memory = |len| Pages::new(len).expect("memory");
         let mut channel = Channel::with_storage(
             socket,
             dialect,
