@@ -10,7 +10,7 @@ use imsg_wire::{Dialect, Reason, Storage};
 use crate::blocking::{Channel, Receiver, Sender};
 use crate::channel::receiver::{Message, ReadOutcome};
 use crate::channel::sender::WriteOutcome;
-use crate::error::{RecvError, SendError, is_peer_gone};
+use crate::error::{RecvError, SendError, is_peer_gone, is_temporary};
 
 /// What a [turn](Channel::turn) of a channel in an event loop may do.
 ///
@@ -248,12 +248,9 @@ impl<E> TurnError<E> {
     /// The socket may be ready all the time until then, so wait for a while before that turn.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
-        const NUMBERS: [i32; 4] = [libc::ETOOMANYREFS, libc::EMFILE, libc::ENOBUFS, libc::ENOMEM];
         match self {
             Self::Receive(error) => matches!(error, RecvError::DescriptorLimit),
-            Self::Send(SendError::Io(error)) => {
-                error.raw_os_error().is_some_and(|number| NUMBERS.contains(&number))
-            }
+            Self::Send(SendError::Io(error)) => is_temporary(error),
             Self::Send(SendError::Refused(_)) | Self::Handler(_) => false,
         }
     }
