@@ -31,7 +31,7 @@
 //! ```
 
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitStatus};
 use std::thread;
@@ -68,10 +68,12 @@ impl Worker {
     /// What the system says: there is no such program, for instance.
     pub fn start(mut command: Command) -> io::Result<(Self, UnixStream)> {
         let (ours, theirs) = UnixStream::pair()?;
+        let taken = sys::Taken::new(CHANNEL, &mut command);
         let mapping = FdMapping { parent_fd: theirs.into(), child_fd: CHANNEL };
         command.fd_mappings(vec![mapping]).map_err(io::Error::other)?;
+        let child = taken.while_taken(ours.as_fd(), || command.spawn())?;
         // The command has the worker's end, and is dropped here.
-        Ok((Self { child: command.spawn()? }, ours))
+        Ok((Self { child }, ours))
     }
 
     /// Asks the process to end (`SIGTERM`), unless it did.

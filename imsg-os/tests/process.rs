@@ -4,14 +4,16 @@
 
 mod common;
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
 use std::time::Duration;
 
-use common::{leaving_no_descriptor, this_test};
+use common::{alone, leaving_no_descriptor, this_test};
 use imsg_os::process::Worker;
 use imsg_os::{Channel, Modern};
 use nix::sys::signal::Signal;
@@ -139,6 +141,22 @@ fn a_program_that_does_not_exist_is_an_error_that_leaves_nothing() {
     leaving_no_descriptor(|| {
         let error = Worker::start(Command::new("/nonexistent")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    });
+}
+
+#[test]
+fn a_program_that_does_not_exist_is_an_error_whatever_other_threads_open_and_close() {
+    alone(|| {
+        thread::spawn(|| {
+            loop {
+                // It has descriptor 3 now and then.
+                drop(File::open("/dev/null"));
+            }
+        });
+        for _ in 0..2_000 {
+            let error = Worker::start(Command::new("/nonexistent")).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        }
     });
 }
 
