@@ -15,8 +15,8 @@
 //!     let (worker, socket) = Worker::start(command)?;
 //!     Ok((worker, Channel::new(socket, Modern::new())?))
 //! };
-//! let (one, mut to_one) = start()?;
-//! let (other, mut to_other) = start()?;
+//! let (mut one, mut to_one) = start()?;
+//! let (mut other, mut to_other) = start()?;
 //!
 //! let (end, other_end) = connected_pair()?;
 //! to_one.tx.compose(Header::new(1), b"", Some(end))?;
@@ -98,9 +98,9 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// What the system says. The process may be there then, as where this one has no right to kill
-    /// it.
-    pub fn end(mut self, limit: Duration) -> io::Result<ExitStatus> {
+    /// What the system says. The process is there then, as where this one has no right to kill it,
+    /// and can be waited for by [`child`](Self::child).
+    pub fn end(&mut self, limit: Duration) -> io::Result<ExitStatus> {
         let end = Instant::now().checked_add(limit);
         let mut pause = Duration::from_millis(1);
         loop {

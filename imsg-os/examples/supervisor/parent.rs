@@ -185,7 +185,7 @@ impl Child {
     }
 
     /// Waits until it has ended, which the end of its channel tells it to do, and says how it did.
-    fn end(self, limit: Duration) -> Result<()> {
+    fn end(mut self, limit: Duration) -> Result<()> {
         let (role, pid) = (self.role, self.worker.child.id());
         drop(self.channel);
         let status = self.worker.end(limit)?;
