@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -314,7 +313,7 @@ fn a_worker_that_is_sent_something_wrong_by_the_other_one_is_started_again() {
         assert_eq!(daemon.client().ask("one").as_deref(), Some("1"));
         let before = receiver(&daemon);
         // The first socket that it got, after that to its parent.
-        let Some(mut socket) = borrowed_socket(sender(&daemon), 4) else {
+        let Some(mut socket) = sender(&daemon).descriptor(4).map(UnixStream::from) else {
             eprintln!("NOT RUN: this process may not take a socket of another one");
             return;
         };
@@ -325,20 +324,6 @@ fn a_worker_that_is_sent_something_wrong_by_the_other_one_is_started_again() {
 
         daemon.client().until_it_hears("one", "1");
     }
-}
-
-/// A duplicate of a descriptor of another process.
-fn borrowed_socket(process: Process, number: RawFd) -> Option<UnixStream> {
-    let new = |result: libc::c_long| {
-        let number = RawFd::try_from(result).ok().filter(|number| *number >= 0)?;
-        // SAFETY: it is new.
-        Some(unsafe { OwnedFd::from_raw_fd(number) })
-    };
-    // SAFETY: the calls take integers.
-    let process = new(unsafe { libc::syscall(libc::SYS_pidfd_open, process.0.as_raw(), 0) })?;
-    // SAFETY: as above.
-    new(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) })
-        .map(UnixStream::from)
 }
 
 #[test]
