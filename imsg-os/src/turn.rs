@@ -82,6 +82,11 @@ impl Turn {
     /// A turn in which messages are handled however full the queue is, for a handler that composes
     /// nothing to this channel.
     ///
+    /// A handler that composes to another channel is handed a message also when that one is full. If
+    /// the message must not be lost then, take it without a turn, by
+    /// [`next_message`](crate::Receiver::next_message), once the other channel
+    /// [has room](crate::Sender::has_room).
+    ///
     /// At one end of a channel at least, messages have to be taken in this way. When both ends hold
     /// them back until answers have room, and each has its queue full, both wait for ever. That is
     /// not so where one end asks and the other one answers, if the one that asks has no more
