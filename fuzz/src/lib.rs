@@ -1,6 +1,7 @@
 //! What the fuzz targets do, as functions, so that a stable compiler can replay what was found.
 
 mod descriptors;
+mod handler;
 #[allow(dead_code, reason = "only the layout matters here")]
 #[path = "../../imsg-os/examples/shared/layers.rs"]
 mod layers;
@@ -13,6 +14,7 @@ mod script;
 mod stream;
 
 pub use descriptors::descriptors;
+pub use handler::handler;
 pub use parse::parse;
 pub use payload::payload;
 pub use privsep::privsep;
@@ -68,5 +70,5 @@ mod tests {
         )*};
     }
 
-    tests! { parse stream roundtrip payload descriptors privsep }
+    tests! { parse stream roundtrip payload descriptors handler privsep }
 }

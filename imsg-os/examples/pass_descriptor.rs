@@ -15,6 +15,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
+use std::time::Duration;
 
 use imsg_os::process::{CHANNEL, Worker};
 use imsg_os::typed::Protocol;
@@ -63,6 +64,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// The time that a worker may take to end.
+const GRACE: Duration = Duration::from_secs(5);
+
 fn parent(path: &Path) -> Result<()> {
     // Names, and what a worker says, are shown as `Debug` does: no terminal obeys what is in them.
     let file = File::open(path).map_err(|error| format!("{path:?}: {error}"))?;
@@ -75,7 +79,7 @@ fn parent(path: &Path) -> Result<()> {
     let mut channel = Channel::new(socket, Modern::new())?;
     let answer = ask(&mut channel, file.into());
     drop(channel); // the worker sees the end of the stream, and ends
-    let status = worker.child.wait()?;
+    let status = worker.end(GRACE)?;
 
     // What became of the worker explains a broken channel better than the channel does.
     if !status.success() {

@@ -125,6 +125,12 @@ pub fn is_peer_gone(error: &io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected | UnexpectedEof)
 }
 
+/// Whether a flush may succeed later, when this process, the system or the peer made room.
+pub(crate) fn is_temporary(error: &io::Error) -> bool {
+    const NUMBERS: [i32; 4] = [libc::ETOOMANYREFS, libc::EMFILE, libc::ENOBUFS, libc::ENOMEM];
+    error.raw_os_error().is_some_and(|number| NUMBERS.contains(&number))
+}
+
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -116,7 +116,7 @@
 //! | `arbitrary` | `testing::Stream`, what a peer of a declared protocol may send, to fuzz a handler |
 //! | `process` | `imsg_os::process`, programs that are started with a channel, ended and reaped |
 //! | `testing` | `imsg_os::testing`, two ends joined in memory, to test a handler without sockets |
-//! | `tokio` | `imsg_os::tokio`, a channel to be awaited; every future is cancel safe |
+//! | `tokio` | `imsg_os::tokio`, a channel to be awaited, whose futures are cancel safe, and a client for calls |
 //! | `zeroize` | `Wiping`, a storage that overwrites what is not needed any more |
 //!
 //! # Coming from C, or from `privsep`

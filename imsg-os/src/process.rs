@@ -15,8 +15,8 @@
 //!     let (worker, socket) = Worker::start(command)?;
 //!     Ok((worker, Channel::new(socket, Modern::new())?))
 //! };
-//! let (one, mut to_one) = start()?;
-//! let (other, mut to_other) = start()?;
+//! let (mut one, mut to_one) = start()?;
+//! let (mut other, mut to_other) = start()?;
 //!
 //! let (end, other_end) = connected_pair()?;
 //! to_one.tx.compose(Header::new(1), b"", Some(end))?;
@@ -31,7 +31,7 @@
 //! ```
 
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitStatus};
 use std::thread;
@@ -68,10 +68,12 @@ impl Worker {
     /// What the system says: there is no such program, for instance.
     pub fn start(mut command: Command) -> io::Result<(Self, UnixStream)> {
         let (ours, theirs) = UnixStream::pair()?;
+        let taken = sys::Taken::new(CHANNEL, &mut command);
         let mapping = FdMapping { parent_fd: theirs.into(), child_fd: CHANNEL };
         command.fd_mappings(vec![mapping]).map_err(io::Error::other)?;
+        let child = taken.while_taken(ours.as_fd(), || command.spawn())?;
         // The command has the worker's end, and is dropped here.
-        Ok((Self { child: command.spawn()? }, ours))
+        Ok((Self { child }, ours))
     }
 
     /// Asks the process to end (`SIGTERM`), unless it did.
@@ -96,9 +98,9 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// What the system says. The process may be there then, as where this one has no right to kill
-    /// it.
-    pub fn end(mut self, limit: Duration) -> io::Result<ExitStatus> {
+    /// What the system says. The process is there then, as where this one has no right to kill it,
+    /// and can be waited for by [`child`](Self::child).
+    pub fn end(&mut self, limit: Duration) -> io::Result<ExitStatus> {
         let end = Instant::now().checked_add(limit);
         let mut pause = Duration::from_millis(1);
         loop {

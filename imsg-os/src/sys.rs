@@ -14,6 +14,8 @@ mod send;
 #[cfg(feature = "process")]
 mod signal;
 mod socket;
+#[cfg(feature = "process")]
+mod spawn;
 mod wait;
 
 pub use inherit::inherited;
@@ -27,6 +29,8 @@ pub use socket::Credentials;
 pub(crate) use socket::{
     is_nonblocking, peer_credentials, refuse_descriptors, require_connected_stream, shutdown_write,
 };
+#[cfg(feature = "process")]
+pub(crate) use spawn::Taken;
 pub(crate) use wait::{Instead, Interest, wait};
 
 /// A buffer for control messages, which are aligned as their header is.

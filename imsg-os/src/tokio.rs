@@ -4,11 +4,11 @@
 //! calls are awaited where those wait. It has no `send_borrowed` and no way to take the socket out,
 //! and a socket that it refuses is closed. Its halves are owned, and can be moved into two tasks.
 //!
-//! Every future is cancel safe: what it does, it does in steps that are not interrupted, between
+//! Every future of a channel is cancel safe: what it does, it does in steps that are not interrupted, between
 //! which all bytes and descriptors are in the buffers of the half. Dropping it loses nothing, and
 //! the next call goes on where it was.
 //!
-//! This is why no single call both takes a descriptor and waits: a future that owns a descriptor
+//! This is why no single call of a channel both takes a descriptor and waits: a future that owns a descriptor
 //! would close it when it is dropped. Sending is three steps instead. [`Sender::reserve`] waits for
 //! room, [`Sender::compose`] queues a message at once, and [`Sender::flush`] waits for it to be
 //! sent.
@@ -59,7 +59,8 @@
 //! the runtime's cooperative scheduling, also when they have nothing to wait for.
 //! [`messages`](Receiver::messages) does not: it hands out what the buffer holds.
 //!
-//! A [`Client`] is for several tasks that call one peer, and wait for its replies.
+//! A [`Client`] is for several tasks that call one peer, and wait for its replies. Its calls take a
+//! descriptor and wait, so one that is given up may close its descriptor.
 //!
 //! In one task, `tokio::select!` over `rx.recv()` and, while something is
 //! [queued](Sender::queue_len), `tx.flush()` does both.

@@ -10,7 +10,7 @@ use imsg_wire::{Dialect, Reason, Storage};
 use crate::blocking::{Channel, Receiver, Sender};
 use crate::channel::receiver::{Message, ReadOutcome};
 use crate::channel::sender::WriteOutcome;
-use crate::error::{RecvError, SendError, is_peer_gone};
+use crate::error::{RecvError, SendError, is_peer_gone, is_temporary};
 
 /// What a [turn](Channel::turn) of a channel in an event loop may do.
 ///
@@ -81,6 +81,11 @@ impl Turn {
 
     /// A turn in which messages are handled however full the queue is, for a handler that composes
     /// nothing to this channel.
+    ///
+    /// A handler that composes to another channel is handed a message also when that one is full. If
+    /// the message must not be lost then, take it without a turn, by
+    /// [`next_message`](crate::Receiver::next_message), once the other channel
+    /// [has room](crate::Sender::has_room).
     ///
     /// At one end of a channel at least, messages have to be taken in this way. When both ends hold
     /// them back until answers have room, and each has its queue full, both wait for ever. That is
@@ -248,12 +253,9 @@ impl<E> TurnError<E> {
     /// The socket may be ready all the time until then, so wait for a while before that turn.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
-        const NUMBERS: [i32; 4] = [libc::ETOOMANYREFS, libc::EMFILE, libc::ENOBUFS, libc::ENOMEM];
         match self {
             Self::Receive(error) => matches!(error, RecvError::DescriptorLimit),
-            Self::Send(SendError::Io(error)) => {
-                error.raw_os_error().is_some_and(|number| NUMBERS.contains(&number))
-            }
+            Self::Send(SendError::Io(error)) => is_temporary(error),
             Self::Send(SendError::Refused(_)) | Self::Handler(_) => false,
         }
     }

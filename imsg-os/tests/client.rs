@@ -5,13 +5,17 @@
 mod common;
 
 use std::convert::Infallible;
+use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use common::{leaving_no_descriptor, number_of, numbered, numbers, watched};
+use common::{alone, leaving_no_descriptor, number_of, numbered, numbers, watched};
 use imsg_os::tokio::{CallError, Channel, Client, Driver};
 use imsg_os::{Descriptor, Header, Message, Modern, Reason, RecvError, Refused, TurnError};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{Shutdown, shutdown};
+use nix::unistd::{Uid, geteuid, setuid};
 use tokio::task::JoinHandle;
 
 type Run<E = Infallible> = JoinHandle<Result<(), TurnError<E>>>;
@@ -376,6 +380,168 @@ fn a_question_that_cannot_be_encoded_is_refused_with_its_descriptor_and_nothing_
             run.await.unwrap().unwrap();
             assert!(peer.rx.recv().await.unwrap().is_none());
         });
+    });
+}
+
+#[test]
+fn a_descriptor_that_the_peer_refuses_is_given_back_and_other_calls_go_on() {
+    leaving_no_descriptor(|| {
+        block_on(async {
+            let (client, run, mut peer) = start::<4>();
+            if !refuses_descriptors(&mut peer) {
+                return;
+            }
+            let serve = async {
+                for _ in 0..2 {
+                    let request = peer.rx.recv().await.unwrap().expect("a request");
+                    peer.tx.forward(&request, None).unwrap();
+                    peer.tx.flush().await.unwrap();
+                }
+            };
+
+            // All three are queued before any is sent.
+            let (first, refused, behind, ()) = tokio::join!(
+                client.call(Header::new(1), b"first", None),
+                call(&client, 7),
+                client.call(Header::new(1), b"behind", None),
+                serve
+            );
+
+            assert_eq!(first.unwrap().payload, b"first");
+            assert_eq!(behind.unwrap().payload, b"behind");
+            let Err(CallError::NotSent { error, descriptor }) = refused else {
+                panic!("{refused:?}");
+            };
+            assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+            assert_eq!(number_of(descriptor), 7);
+            drop(client);
+            run.await.unwrap().unwrap();
+        });
+    });
+}
+
+fn refuses_descriptors(channel: &mut Channel) -> bool {
+    match channel.rx.refuse_descriptors() {
+        Err(error) if error.kind() == ErrorKind::Unsupported => {
+            eprintln!("NOT RUN: this system cannot refuse descriptors");
+            false
+        }
+        result => {
+            result.unwrap();
+            true
+        }
+    }
+}
+
+#[test]
+fn calls_are_sent_again_when_too_many_descriptors_were_on_their_way() {
+    alone(|| {
+        block_on(async {
+            const CALLS: u64 = 10;
+            let (client, run, mut peer) = start::<{ CALLS as usize }>();
+            let (mut other, mut other_peer) = Channel::pair(Modern::new()).unwrap();
+            other_peer.rx.allow_descriptors();
+            become_an_ordinary_user();
+            // The channel of the client gets no event when there is room again.
+            let error = loop {
+                other.tx.compose(Header::new(1), b"", Some(numbered(1))).unwrap();
+                if let Err(error) = other.tx.flush().await {
+                    break error;
+                }
+            };
+            assert_eq!(error.raw_os_error(), Some(libc::ETOOMANYREFS));
+            let calls: Vec<_> = (0..CALLS)
+                .map(|n| {
+                    let client = client.clone();
+                    tokio::spawn(async move { call(&client, n).await })
+                })
+                .collect();
+            drop(client);
+            // A request that has no descriptor would wait behind them, too.
+            for _ in 0..CALLS {
+                tokio::task::yield_now().await;
+            }
+
+            drop((other, other_peer));
+            for _ in 0..CALLS {
+                let request = request(&mut peer).await;
+                answer(&mut peer, request).await;
+            }
+
+            for (n, call) in (0..).zip(calls) {
+                assert_eq!(call.await.unwrap().unwrap(), (n, Descriptor::Here(n)));
+            }
+            run.await.unwrap().unwrap();
+        });
+    });
+}
+
+/// One that may have few descriptors in flight. Root may have any number.
+fn become_an_ordinary_user() {
+    setrlimit(Resource::RLIMIT_NOFILE, 64, 64).unwrap();
+    if geteuid().is_root() {
+        // What others of the same user have in flight counts too, so this is nobody else's.
+        setuid(Uid::from_raw(20_000 + std::process::id() % 40_000)).unwrap();
+    }
+}
+
+#[test]
+fn a_reply_is_received_when_this_process_has_room_for_its_descriptor_again() {
+    alone(|| {
+        block_on(async {
+            let (mut channel, mut peer) = Channel::pair(Modern::new()).unwrap();
+            channel.rx.allow_descriptors();
+            channel.rx.keep_reserve().unwrap();
+            peer.rx.allow_descriptors();
+            let (client, driver) = Driver::<2>::new(channel);
+            let run = tokio::spawn(driver.run(|_| Ok::<_, Infallible>(())));
+            let answers = [numbered(1), numbered(2)];
+            let call = async || client.call(Header::new(1), b"", None).await.unwrap().descriptor;
+            let serve = async {
+                for descriptor in answers {
+                    let header = peer.rx.recv().await.unwrap().expect("a request").header;
+                    peer.tx.compose(header, b"", Some(descriptor)).unwrap();
+                }
+                let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+                setrlimit(Resource::RLIMIT_NOFILE, 64, hard).unwrap();
+                peer.tx.flush().await.unwrap();
+                std::iter::from_fn(|| File::open("/dev/null").ok()).collect::<Vec<_>>()
+            };
+
+            let first = async {
+                // It has the place of the reserve; there is none for the second.
+                let (first, filling) = tokio::join!(call(), serve);
+                drop(filling);
+                first
+            };
+            let (first, second) = tokio::join!(first, call());
+
+            assert_eq!(numbers(first), Descriptor::Here(1));
+            assert_eq!(numbers(second), Descriptor::Here(2));
+            drop(client);
+            run.await.unwrap().unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_call_to_a_peer_that_reads_no_more_is_told_at_once_and_one_that_was_sent_gets_its_reply() {
+    block_on(async {
+        let (client, run, mut peer) = start::<4>();
+        let (sent, (not_sent, late)) = tokio::join!(call(&client, 1), async {
+            let first = request(&mut peer).await;
+            shutdown(peer.rx.as_raw_fd(), Shutdown::Read).unwrap();
+            let not_sent = call(&client, 2).await;
+            let late = call(&client, 3).await;
+            answer(&mut peer, first).await;
+            (not_sent, late)
+        });
+
+        assert_eq!(sent.unwrap(), (1, Descriptor::Here(1)));
+        assert!(matches!(not_sent, Err(CallError::Gone)), "{not_sent:?}");
+        assert!(matches!(late, Err(CallError::Gone)), "{late:?}");
+        drop(peer);
+        assert!(run.await.unwrap().unwrap_err().is_peer_gone());
     });
 }
 

@@ -4,17 +4,20 @@
 
 mod common;
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
 use std::time::Duration;
 
-use common::{leaving_no_descriptor, this_test};
+use common::{alone, leaving_no_descriptor, this_test};
 use imsg_os::process::Worker;
 use imsg_os::{Channel, Modern};
 use nix::sys::signal::Signal;
+use nix::unistd::{Uid, geteuid, setuid};
 
 /// Longer than anything takes.
 const LONG: Duration = Duration::from_secs(100);
@@ -39,7 +42,7 @@ fn until_there(mut socket: &UnixStream) {
 
 #[test]
 fn a_worker_sees_the_end_of_its_channel_and_how_it_ended_is_told() {
-    let (worker, mut socket) = start("cat <&3 >&3; exit 7");
+    let (mut worker, mut socket) = start("cat <&3 >&3; exit 7");
     socket.write_all(b"hello").unwrap();
     let mut answer = [0; 5];
     socket.read_exact(&mut answer).unwrap();
@@ -53,7 +56,7 @@ fn a_worker_sees_the_end_of_its_channel_and_how_it_ended_is_told() {
 
 #[test]
 fn the_parent_sees_the_end_of_the_channel_when_the_worker_ends() {
-    let (worker, socket) = start("kill -SEGV $$");
+    let (mut worker, socket) = start("kill -SEGV $$");
     let mut channel = Channel::new(socket, Modern::new()).unwrap();
 
     assert!(channel.rx.recv().unwrap().is_none());
@@ -69,6 +72,25 @@ fn a_worker_that_does_not_end_is_killed_when_its_time_is_over() {
     let status = worker.end(Duration::from_millis(1)).unwrap();
 
     assert_eq!(signal(status), Some(Signal::SIGKILL));
+}
+
+#[test]
+fn a_worker_that_may_not_be_killed_can_still_be_waited_for() {
+    if !geteuid().is_root() {
+        eprintln!("NOT RUN: only root can give up the right to kill a worker");
+        return;
+    }
+    alone(|| {
+        let (mut worker, socket) = start("echo there >&3; read x <&3; exit 5");
+        until_there(&socket);
+        setuid(Uid::from_raw(65534)).unwrap();
+
+        let error = worker.end(Duration::ZERO).unwrap_err();
+        drop(socket);
+
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(worker.end(LONG).unwrap().code(), Some(5));
+    });
 }
 
 #[test]
@@ -119,7 +141,7 @@ fn a_worker_has_its_end_of_its_own_channel_and_no_other_and_the_parent_has_none_
         let mut command = Command::new("sh");
         command.args(["-c", &format!("{COUNT} >&3")]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let (worker, mut socket) = Worker::start(command).unwrap();
+        let (mut worker, mut socket) = Worker::start(command).unwrap();
 
         let mut of_worker = String::new();
         socket.read_to_string(&mut of_worker).unwrap();
@@ -127,7 +149,7 @@ fn a_worker_has_its_end_of_its_own_channel_and_no_other_and_the_parent_has_none_
         assert_eq!(after, before, "a program that is no worker has one");
         assert_eq!(of_worker.trim().parse(), Ok(before + 1));
         assert!(worker.end(LONG).unwrap().success());
-        for (worker, socket) in others {
+        for (mut worker, socket) in others {
             drop(socket);
             assert_eq!(worker.end(LONG).unwrap().code(), Some(1), "it read the end");
         }
@@ -139,6 +161,22 @@ fn a_program_that_does_not_exist_is_an_error_that_leaves_nothing() {
     leaving_no_descriptor(|| {
         let error = Worker::start(Command::new("/nonexistent")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    });
+}
+
+#[test]
+fn a_program_that_does_not_exist_is_an_error_whatever_other_threads_open_and_close() {
+    alone(|| {
+        thread::spawn(|| {
+            loop {
+                // It has descriptor 3 now and then.
+                drop(File::open("/dev/null"));
+            }
+        });
+        for _ in 0..2_000 {
+            let error = Worker::start(Command::new("/nonexistent")).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        }
     });
 }
 

@@ -118,7 +118,7 @@
 //!
 //! | feature | adds |
 //! | --- | --- |
-//! | `arbitrary` | `Arbitrary` for [`Header`] and [`Frame`], and `testing::Stream`, what a peer may send, to fuzz a handler |
+//! | `arbitrary` | `Arbitrary` for [`Header`] and [`Frame`], and `testing::Stream`, what a peer may send, to fuzz a handler; it needs the standard library |
 //! | `zeroize` | `Wiping`, a storage that overwrites what is not needed any more |
 //! | `serde` | `Serialize` and `Deserialize` for [`Header`] and [`Frame`] |
 //! | `defmt` | `defmt::Format` for the same |

@@ -56,6 +56,9 @@
 //! or reads, and when the process can have no more descriptors, so that the next one is
 //! [dropped](crate::Missing::Dropped). [`Link::put`] sends what no honest client would.
 //!
+//! No call that sends fails here: that too many descriptors are on their way (`ETOOMANYREFS`), or that
+//! one cannot be sent (`EPERM`, `EINVAL`), is to be tested over real sockets.
+//!
 #![cfg_attr(feature = "arbitrary", doc = include_str!("testing/fuzz.md"))]
 //! # Time
 //!

@@ -3,7 +3,7 @@
 use std::env;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -204,6 +204,19 @@ impl Process {
     /// How many descriptors it has open.
     pub fn descriptors(self) -> usize {
         fs::read_dir(self.file("fd")).expect("list its descriptors").count()
+    }
+
+    /// A duplicate of one that it has open, if this process may have it.
+    pub fn descriptor(self, number: RawFd) -> Option<OwnedFd> {
+        let new = |result: libc::c_long| {
+            let number = RawFd::try_from(result).ok().filter(|number| *number >= 0)?;
+            // SAFETY: it is new.
+            Some(unsafe { OwnedFd::from_raw_fd(number) })
+        };
+        // SAFETY: the call takes integers.
+        let process = new(unsafe { libc::syscall(libc::SYS_pidfd_open, self.0.as_raw(), 0) })?;
+        // SAFETY: as above.
+        new(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) })
     }
 
     /// A field of its status; `None` when it has none, or there is no such process.

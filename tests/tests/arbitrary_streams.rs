@@ -133,6 +133,22 @@ fn damage_is_what_it_is_said_to_be() {
 }
 
 #[test]
+fn damage_is_noticed_by_a_process_that_can_have_no_descriptor() {
+    for (stream, _) in streams().filter(|(stream, _)| stream.damage.is_some()) {
+        for kernel in Kernel::ALL {
+            let mut pair = Pair::new(Modern::new(), kernel);
+            pair.server.rx.allow_descriptors();
+            let tokens = Tokens::default();
+            stream.send(&mut pair.to_server, |at| tokens.open(at as u32));
+            let calls = iter::repeat(Call { slots: 0, ..Call::UNLIMITED });
+            let outcome =
+                pair.exchange(calls, |message, _| Everything::try_from(message).map(drop));
+            assert!(outcome.is_err(), "{stream:?}");
+        }
+    }
+}
+
+#[test]
 fn an_empty_input_makes_an_empty_stream() {
     let parse = |message: Message<'_, Token>| Everything::try_from(message).map(drop);
     let mut u = Unstructured::new(&[]);

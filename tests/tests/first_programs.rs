@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -50,6 +51,30 @@ fn pass_descriptor_notices_that_its_worker_was_killed() {
     let parent = start(&PASS_DESCRIPTOR, &[&pipe]);
     kill_the_child_of(&parent);
     let (status, _, errors) = finish(parent);
+    assert_eq!(status, Some(1));
+    let expected = "pass_descriptor: the worker died: signal: 9 (SIGKILL)";
+    assert!(errors.starts_with(expected), "{errors}");
+}
+
+#[test]
+fn pass_descriptor_does_not_wait_for_a_worker_that_hung_up_and_goes_on() {
+    let (_directory, pipe, _writer) = pipe_that_nothing_is_written_to();
+    let parent = start(&PASS_DESCRIPTOR, &[&pipe]);
+    let worker = until_some("it has a child", || parent.process().first_child());
+    until("the worker reads from the pipe", || {
+        let open = fs::read_dir(worker.file("fd")).into_iter().flatten().flatten();
+        worker.file("exe").read_link().is_ok_and(|it| it == *PASS_DESCRIPTOR)
+            && open.filter(|it| it.path().read_link().is_ok_and(|it| it == *pipe)).count() == 1
+            && worker.state() == "S"
+    });
+    let Some(channel) = worker.descriptor(3).map(UnixStream::from) else {
+        eprintln!("NOT RUN: this process may not take a socket of another one");
+        return;
+    };
+    channel.shutdown(Shutdown::Both).unwrap();
+
+    let (status, _, errors) = finish(parent);
+
     assert_eq!(status, Some(1));
     let expected = "pass_descriptor: the worker died: signal: 9 (SIGKILL)";
     assert!(errors.starts_with(expected), "{errors}");

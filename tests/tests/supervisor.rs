@@ -3,7 +3,7 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -42,8 +42,11 @@ impl Daemon {
         let place = TempDir::new().unwrap();
         fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(place.path().join("config"), config).unwrap();
-        let mut command = Command::new(&*SUPERVISOR);
-        command.arg(place.path().join("config")).arg(place.path().join("socket"));
+        Self::start_in(place, adapt)
+    }
+
+    fn start_in(place: TempDir, adapt: impl FnOnce(&mut Command)) -> Self {
+        let mut command = command(&place);
         adapt(&mut command);
         let mut program = Running::start(command.stdin(Stdio::null()).stderr(Stdio::piped()));
         let stderr = BufReader::new(program.child.stderr.take().unwrap());
@@ -99,6 +102,12 @@ impl Daemon {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Client(Channel::new(socket, Modern::new()).unwrap())
     }
+}
+
+fn command(place: &TempDir) -> Command {
+    let mut command = Command::new(&*SUPERVISOR);
+    command.arg(place.path().join("config")).arg(place.path().join("socket"));
+    command
 }
 
 struct Client(Channel);
@@ -263,6 +272,58 @@ fn workers_end_when_the_parent_is_killed() {
     daemon.program.kill();
 
     until("they have ended", || gone(daemon.engine) && gone(daemon.frontend));
+}
+
+#[test]
+fn a_daemon_that_was_killed_can_be_started_again() {
+    let mut daemon = Daemon::start("one 1\n");
+    daemon.program.kill();
+    until("they have ended", || gone(daemon.engine) && gone(daemon.frontend));
+
+    let daemon = Daemon::start_in(daemon.place, |_| {});
+
+    assert_eq!(daemon.client().ask("one").as_deref(), Some("1"));
+}
+
+#[test]
+fn a_daemon_takes_no_path_that_another_one_has_or_that_is_no_socket() {
+    let daemon = Daemon::start("one 1\n");
+    let output = command(&daemon.place).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(daemon.client().ask("one").as_deref(), Some("1"));
+
+    let place = TempDir::new().unwrap();
+    for name in ["config", "socket"] {
+        fs::write(place.path().join(name), "one 1\n").unwrap();
+    }
+    let output = command(&place).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(place.path().join("socket").is_file());
+}
+
+#[test]
+fn a_worker_that_is_sent_something_wrong_by_the_other_one_is_started_again() {
+    type Worker = fn(&Daemon) -> Process;
+    let workers: [(&str, Worker, Worker); 2] = [
+        ("engine", |daemon| daemon.engine, |daemon| daemon.frontend),
+        ("frontend", |daemon| daemon.frontend, |daemon| daemon.engine),
+    ];
+    for (name, receiver, sender) in workers {
+        let mut daemon = Daemon::start("one 1\n");
+        assert_eq!(daemon.client().ask("one").as_deref(), Some("1"));
+        let before = receiver(&daemon);
+        // The first socket that it got, after that to its parent.
+        let Some(mut socket) = sender(&daemon).descriptor(4).map(UnixStream::from) else {
+            eprintln!("NOT RUN: this process may not take a socket of another one");
+            return;
+        };
+        socket.write_all(&[0; 16]).unwrap();
+        drop(socket);
+
+        daemon.until(&format!("{name} {} has ended", before.0));
+
+        daemon.client().until_it_hears("one", "1");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use imsg_os::process::{CHANNEL, Worker};
 use imsg_os::typed::Protocol;
@@ -20,6 +21,9 @@ use crate::patient::Patient;
 use crate::protocol::{Answer, Failure, Request, Summary};
 use crate::{Dialect, complain, open};
 
+/// The time that a worker may take to end.
+const GRACE: Duration = Duration::from_secs(5);
+
 pub(crate) fn run(dialect: Dialect, files: &[PathBuf]) -> Result<ExitCode, Box<dyn Error>> {
     // Whoever started this may ignore SIGCHLD, and then nobody is told how a worker ended.
     signal_hook::flag::register(SIGCHLD, Arc::default())?;
@@ -27,15 +31,13 @@ pub(crate) fn run(dialect: Dialect, files: &[PathBuf]) -> Result<ExitCode, Box<d
     match converse(channel, worker.child.id(), files) {
         Ok(code) => {
             // The channel is closed now, so the worker knows that there is no more to do.
-            let status = worker.child.wait()?;
+            let status = worker.end(GRACE)?;
             if !status.success() {
                 return Err(format!("the worker failed: {status}").into());
             }
             Ok(code)
         }
-        Err(Stop::HungUp) => {
-            Err(format!("the worker ended early: {}", worker.child.wait()?).into())
-        }
+        Err(Stop::HungUp) => Err(format!("the worker ended early: {}", worker.end(GRACE)?).into()),
         // The worker is killed, as it is dropped.
         Err(Stop::Fault(error)) => Err(error),
     }

@@ -3,10 +3,12 @@
 use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 
-use imsg_os::{Channel, Next, Turn};
+use imsg_os::{Channel, Next, Turn, TurnError};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use signal_hook::low_level::pipe;
 
 use crate::complain::complain;
 
@@ -57,6 +59,28 @@ pub(crate) fn wait(sockets: Vec<Socket<'_>>) -> io::Result<()> {
         *socket.readable = events.intersects(!PollFlags::POLLOUT);
     }
     Ok(())
+}
+
+/// What becomes readable when one of these signals comes.
+pub(crate) fn on_signals(signals: &[i32]) -> io::Result<UnixStream> {
+    let (ours, handlers) = UnixStream::pair()?;
+    for signal in signals {
+        pipe::register(*signal, handlers.try_clone()?)?;
+    }
+    Ok(ours)
+}
+
+/// Whether a peer that is trusted, and may die, is there after this turn. Any other end of the
+/// channel is an error.
+pub(crate) fn is_there(
+    peer: impl Display,
+    turn: Result<Next, TurnError<impl Display>>,
+) -> crate::Result<bool> {
+    match turn {
+        Ok(next) => Ok(next != Next::Done),
+        Err(error) if error.is_peer_gone() => Ok(false),
+        Err(error) => Err(format!("{peer}: {error}").into()),
+    }
 }
 
 /// Whether a channel goes on after this turn. Complains of an error.

@@ -8,7 +8,7 @@ use imsg_os::{Channel, Message, Modern, Next, Sender, Turn};
 
 use crate::Result;
 use crate::protocol::{Answer, FromWorker, Question, ToWorker, VALUE};
-use crate::wait::{Socket, goes_on, wait};
+use crate::wait::{Socket, is_there, wait};
 
 pub(crate) fn run(mut parent: Channel) -> Result<()> {
     let (of_parent, of_frontend) = (Turn::new(4), Turn::new(VALUE));
@@ -47,9 +47,9 @@ pub(crate) fn run(mut parent: Channel) -> Result<()> {
             Ok(answer.compose(tx, id)?)
         };
         if let Some(channel) = &mut frontend
-            && !goes_on("the frontend", channel.turn(&of_frontend, from_frontend, answer))
+            && !is_there("the frontend", channel.turn(&of_frontend, from_frontend, answer))?
         {
-            frontend = None; // if it has died, the parent introduces another one
+            frontend = None; // it has died, and the parent introduces another one
         }
         let mut sockets = vec![Socket::channel(&parent, &of_parent, &mut from_parent)];
         if let Some(channel) = &frontend {

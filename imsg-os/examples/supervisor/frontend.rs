@@ -9,7 +9,7 @@ use imsg_os::{Channel, Message, Modern, Next, Requests, Sender, Turn};
 use crate::Result;
 use crate::complain::complain;
 use crate::protocol::{Answer, NAME, Question, ToWorker, VALUE};
-use crate::wait::{Socket, goes_on, wait};
+use crate::wait::{Socket, goes_on, is_there, wait};
 
 const CLIENTS: usize = 50; // any system gives 64 descriptors; other clients wait
 /// Clients by their number, and whether they have something to read.
@@ -47,11 +47,11 @@ pub(crate) fn run(mut parent: Channel) -> Result<()> {
                 reply(&mut clients, to, message.try_into()?);
                 Ok(())
             });
-            lost |= !goes_on("the engine", turn);
+            lost |= !is_there("the engine", turn)?;
         }
         if lost {
             asked.drain().for_each(|(_, to)| reply(&mut clients, to, Answer::Unavailable));
-            engine = introduced.take(); // the parent introduces another one if it has died
+            engine = introduced.take(); // if it has died, the parent introduces another one
         }
 
         clients.retain(|number, (client, readable)| {

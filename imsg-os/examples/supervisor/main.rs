@@ -8,7 +8,7 @@
 //! ```
 //!
 //! - `protocol` is what they say to each other,
-//! - `parent` starts the workers, connects them, starts those again that die, and takes signals:
+//! - `parent` starts the workers, connects them, starts those again that end, and takes signals:
 //!   `SIGHUP` has the configuration read again, `SIGTERM` and `SIGINT` end all,
 //! - `engine` has the configuration, and `frontend` has the clients, and asks the engine.
 
@@ -20,6 +20,8 @@ mod engine;
 mod frontend;
 #[path = "../shared/layers.rs"]
 mod layers;
+#[path = "../shared/listen.rs"]
+mod listen;
 mod parent;
 mod protocol;
 #[path = "../shared/sandbox.rs"]

@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{self, Read};
+use std::io::Read;
 use std::mem;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use imsg_os::imsg_wire::typed::Protocol;
 use imsg_os::process::{Worker, connected_pair};
 use imsg_os::{Channel, Message, Modern, Refused, Sender, Turn};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
-use signal_hook::low_level::pipe;
 
 use crate::Result;
 use crate::complain::complain;
+use crate::listen::Listener;
 use crate::protocol::{FromWorker, NAME, ToWorker, VALUE};
-use crate::wait::{Socket, goes_on, wait};
+use crate::wait::{Socket, goes_on, on_signals, wait};
 
 const GRACE: Duration = Duration::from_secs(1); // that workers may take to end
 /// A worker that dies more often than that in this time is not started again.
@@ -34,13 +34,12 @@ pub(crate) fn run(config: &Path, path: &Path) -> Result<()> {
     signal_hook::flag::register(SIGCHLD, Arc::default())?;
     let (hangups, stops) = (on_signals(&[SIGHUP])?, on_signals(&[SIGTERM, SIGINT])?);
     let values = read(config)?;
-    let listener = UnixListener::bind(path)?;
-    listener.set_nonblocking(true)?;
+    let listener = Listener::bind(path)?;
     let workers = [Child::start("engine")?, Child::start("frontend")?];
     let mut parent = Parent { workers, values, generation: 1, listener };
     complain("supervisor", format_args!("listening on {path:?}"));
     let result = parent.serve(config, hangups, &stops);
-    fs::remove_file(path)?;
+    drop(parent.listener);
     for child in &mut parent.workers {
         child.worker.terminate()?;
     }
@@ -54,7 +53,7 @@ struct Parent {
     workers: [Child; 2], // the engine and the frontend
     values: Vec<(String, String)>,
     generation: u32,
-    listener: UnixListener,
+    listener: Listener,
 }
 
 impl Parent {
@@ -185,22 +184,13 @@ impl Child {
     }
 
     /// Waits until it has ended, which the end of its channel tells it to do, and says how it did.
-    fn end(self, limit: Duration) -> Result<()> {
+    fn end(mut self, limit: Duration) -> Result<()> {
         let (role, pid) = (self.role, self.worker.child.id());
         drop(self.channel);
         let status = self.worker.end(limit)?;
         complain("supervisor", format_args!("{role} {pid} has ended: {status}"));
         Ok(())
     }
-}
-
-/// What becomes readable when one of these signals comes.
-fn on_signals(signals: &[i32]) -> io::Result<UnixStream> {
-    let (ours, handlers) = UnixStream::pair()?;
-    for signal in signals {
-        pipe::register(*signal, handlers.try_clone()?)?;
-    }
-    Ok(ours)
 }
 
 /// Reads names and values.

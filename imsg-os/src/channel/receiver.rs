@@ -132,7 +132,7 @@ impl<D: Dialect, S: Storage, K: AsFd> Receiver<D, S, K> {
         self.buf.unfinished()
     }
 
-    /// What was taken: messages, their bytes, and the descriptors that they had.
+    /// What was taken: the bytes of messages, and the descriptors that they had.
     pub fn received(&self) -> Counts {
         self.buf.received()
     }

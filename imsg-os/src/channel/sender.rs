@@ -189,7 +189,7 @@ impl<D: Dialect, S: Storage, K: AsFd> Sender<D, S, K> {
         self.buf.queue_bytes()
     }
 
-    /// What was sent: whole messages, all bytes, and descriptors.
+    /// What was sent: all bytes, and the descriptors.
     pub fn sent(&self) -> Counts {
         self.buf.sent()
     }

@@ -1,22 +1,25 @@
 //! Calls of several tasks, over one channel.
 
+use std::collections::VecDeque;
 use std::error;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use ::tokio::sync::{Semaphore, mpsc, oneshot};
+use ::tokio::time::{Instant, Sleep, sleep};
 use imsg_wire::typed::{Carries, Protocol};
 use imsg_wire::{Descriptor, Dialect, Header, Modern, Reason, Refused, Requests, Storage, Writer};
 
 use super::Channel;
 use crate::Pages;
 use crate::channel::receiver::Message;
-use crate::error::{RecvError, SendError};
+use crate::error::{RecvError, SendError, is_peer_gone, is_temporary};
 use crate::turn::TurnError;
 
 /// Calls a peer, from any number of tasks: each has a clone of it.
@@ -79,7 +82,7 @@ struct Request {
     caller: Caller,
 }
 
-type Caller = oneshot::Sender<Result<Reply, Refused<OwnedFd>>>;
+type Caller = oneshot::Sender<Result<Reply, CallError>>;
 
 impl Client {
     /// Sends a message, with an id in place of that of the header, and waits for its reply.
@@ -101,7 +104,7 @@ impl Client {
         let request = Request { header, payload: payload.to_vec(), descriptor, caller };
         self.requests.send(request).await.map_err(|_| CallError::Gone)?;
         match reply.await {
-            Ok(reply) => reply.map_err(CallError::Refused),
+            Ok(reply) => reply,
             Err(_) => Err(CallError::Gone),
         }
     }
@@ -169,9 +172,18 @@ impl fmt::Debug for Reply {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CallError {
-    /// The driver has ended, as the peer is gone, or it was dropped. Whether the peer has the
-    /// request is not known; its descriptor is closed.
+    /// The peer is gone, or the driver has ended or was dropped. Whether the peer has the request is
+    /// not known; its descriptor is closed.
     Gone,
+    /// The system does not send the descriptor of this message, so nothing of it was sent: the peer
+    /// [refuses descriptors](crate::Receiver::refuse_descriptors) (`EPERM` on Linux), or this is one
+    /// that is never sent, such as that of an `io_uring` (`EINVAL`). Other calls go on.
+    NotSent {
+        /// What the system says.
+        error: io::Error,
+        /// The descriptor, given back.
+        descriptor: OwnedFd,
+    },
     /// The message cannot be sent: its payload is too long, or has a field that cannot be encoded.
     Refused(Refused<OwnedFd>),
 }
@@ -180,6 +192,7 @@ impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Gone => f.write_str("the channel ended before the reply came"),
+            Self::NotSent { error, .. } => write!(f, "the descriptor cannot be sent: {error}"),
             Self::Refused(refused) => refused.fmt(f),
         }
     }
@@ -188,11 +201,12 @@ impl fmt::Display for CallError {
 impl error::Error for CallError {}
 
 /// That the driver has ended is [`BrokenPipe`](io::ErrorKind::BrokenPipe). The descriptor of a message
-/// that was refused is closed.
+/// that was not sent is closed.
 impl From<CallError> for io::Error {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Gone => io::ErrorKind::BrokenPipe.into(),
+            CallError::NotSent { error, .. } => error,
             CallError::Refused(refused) => SendError::from(refused).into(),
         }
     }
@@ -207,10 +221,14 @@ pub struct Driver<const N: usize, D: Dialect = Modern, S: Storage = Pages, T: St
     held: Option<Request>,
     /// Who waits for a reply.
     waiting: Requests<Caller, N>,
+    /// The ids of the messages that are queued, and of some before that were sent since.
+    queued: VecDeque<u32>,
 }
 
 /// What a driver waits for.
 enum Event<'a> {
+    /// What failed for a time can be tried again.
+    Rested,
     Sent(io::Result<()>),
     /// `None` when no client is left.
     Request(Option<Request>),
@@ -225,7 +243,8 @@ impl<const N: usize, D: Dialect, S: Storage, T: Storage> Driver<N, D, S, T> {
     pub fn new(channel: Channel<D, S, T>) -> (Client, Self) {
         let (sender, requests) = mpsc::channel(N);
         let client = Client { requests: sender, permits: Arc::new(Semaphore::new(N)) };
-        (client, Self { channel, requests, held: None, waiting: Requests::new() })
+        let (waiting, queued) = (Requests::new(), VecDeque::new());
+        (client, Self { channel, requests, held: None, waiting, queued })
     }
 
     /// Runs until no client is left and all is sent, or until the peer closes its end.
@@ -235,21 +254,31 @@ impl<const N: usize, D: Dialect, S: Storage, T: Storage> Driver<N, D, S, T> {
     /// time later: until then it is dropped. A peer that sends something else than replies gives
     /// that the id 0, which is never of a call.
     ///
+    /// Where the system has no room, for descriptors on their way or here (of a channel that [keeps a
+    /// reserve](crate::Receiver::keep_reserve)) or for what is sent, this tries again every few
+    /// milliseconds. A message whose descriptor cannot be sent is [given back](CallError::NotSent) to
+    /// its caller. When the peer is gone, calls that were not sent are told at once; those that
+    /// were get the replies that it sent before, which are received to the end of the stream.
+    ///
     /// When this ends, or is dropped, no call waits any longer.
     ///
     /// # Errors
     ///
-    /// As a turn of an event loop. When nothing can be sent any more, what the peer sent before is
-    /// received to its end.
+    /// As a turn of an event loop, but none that is [temporary](TurnError::is_temporary).
+    ///
+    /// # Panics
+    ///
+    /// In a runtime whose time is not enabled.
     pub async fn run<E>(
         mut self,
         mut unexpected: impl FnMut(Message<'_>) -> Result<(), E>,
     ) -> Result<(), TurnError<E>> {
         let mut clients_left = true;
         let mut failed = None;
+        let (mut send_rest, mut recv_rest) = (Rest::new(), Rest::new());
         loop {
             self.queue_held();
-            let Self { channel: Channel { rx, tx }, requests, held, waiting } = &mut self;
+            let Self { channel: Channel { rx, tx }, requests, held, waiting, queued } = &mut self;
             let room = held.as_ref().map(|request| request.payload.len());
             let sends = failed.is_none() && tx.queue_bytes() > 0;
             if !clients_left && !sends && held.is_none() {
@@ -267,7 +296,13 @@ impl<const N: usize, D: Dialect, S: Storage, T: Storage> Driver<N, D, S, T> {
                 let mut request = pin!(requests.recv());
                 let mut message = pin!(rx.recv());
                 poll_fn(|cx| {
-                    if sends && let Poll::Ready(sent) = send.as_mut().poll(cx) {
+                    if send_rest.poll_over(cx) || recv_rest.poll_over(cx) {
+                        return Poll::Ready(Event::Rested);
+                    }
+                    if sends
+                        && !send_rest.rests
+                        && let Poll::Ready(sent) = send.as_mut().poll(cx)
+                    {
                         return Poll::Ready(Event::Sent(sent));
                     }
                     if clients_left
@@ -276,11 +311,16 @@ impl<const N: usize, D: Dialect, S: Storage, T: Storage> Driver<N, D, S, T> {
                     {
                         return Poll::Ready(Event::Request(request));
                     }
+                    if recv_rest.rests {
+                        return Poll::Pending;
+                    }
                     message.as_mut().poll(cx).map(Event::Message)
                 })
                 .await
             };
             match event {
+                Event::Rested => {}
+                Event::Message(Err(RecvError::DescriptorLimit)) => recv_rest.begin(),
                 Event::Message(message) => match message? {
                     Some(message) => match waiting.take(message.header.id) {
                         // Its caller may be gone.
@@ -294,9 +334,28 @@ impl<const N: usize, D: Dialect, S: Storage, T: Storage> Driver<N, D, S, T> {
                 Event::Request(Some(_)) if failed.is_some() => {}
                 Event::Request(request) => *held = request,
                 Event::Sent(Ok(())) => {}
-                Event::Sent(Err(error)) => {
-                    failed = Some(error);
+                Event::Sent(Err(error)) if is_temporary(&error) => send_rest.begin(),
+                Event::Sent(Err(error)) if is_peer_gone(&error) => {
                     *held = None;
+                    // Dropped, each tells its caller.
+                    queued.drain(..queued.len().saturating_sub(tx.queue_len()));
+                    queued.drain(..).for_each(|id| drop(waiting.take(id)));
+                    tx.buf.reset();
+                    failed = Some(error);
+                }
+                Event::Sent(Err(error)) => {
+                    let of_descriptor = [Some(libc::EPERM), Some(libc::EINVAL)];
+                    if !of_descriptor.contains(&error.raw_os_error()) {
+                        return Err(error.into());
+                    }
+                    let Some(Message { header, descriptor: Descriptor::Here(descriptor), .. }) =
+                        tx.take_back()
+                    else {
+                        return Err(error.into());
+                    };
+                    if let Some(caller) = waiting.take(header.id) {
+                        let _ = caller.send(Err(CallError::NotSent { error, descriptor }));
+                    }
                 }
             }
         }
@@ -305,7 +364,7 @@ impl<const N: usize, D: Dialect, S: Storage, T: Storage> Driver<N, D, S, T> {
 
     /// Queues the request that is held, if there is room.
     fn queue_held(&mut self) {
-        let Self { channel: Channel { tx, .. }, held, waiting, .. } = self;
+        let Self { channel: Channel { tx, .. }, held, waiting, queued, .. } = self;
         let Some(request) = held.take_if(|Request { payload, descriptor, .. }| {
             let room = tx.has_room(payload.len(), descriptor.is_some());
             !matches!(room, Err(Reason::Full { .. } | Reason::DescriptorsFull))
@@ -322,11 +381,43 @@ impl<const N: usize, D: Dialect, S: Storage, T: Storage> Driver<N, D, S, T> {
         }
         // It does not fail, as there is a place now.
         let Ok(id) = waiting.insert(caller) else { return };
-        if let Err(refused) = tx.compose(Header { id, ..header }, &payload[..], descriptor)
-            && let Some(caller) = waiting.take(id)
-        {
-            let _ = caller.send(Err(refused));
+        // Those before were sent.
+        queued.drain(..queued.len().saturating_sub(tx.queue_len()));
+        match tx.compose(Header { id, ..header }, &payload[..], descriptor) {
+            Ok(()) => queued.push_back(id),
+            Err(refused) => {
+                if let Some(caller) = waiting.take(id) {
+                    let _ = caller.send(Err(CallError::Refused(refused)));
+                }
+            }
         }
+    }
+}
+
+/// What failed for want of room is not tried again before this is over: nothing tells when there is
+/// room, and the socket may be ready all the time.
+struct Rest {
+    rests: bool,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Rest {
+    const LENGTH: Duration = Duration::from_millis(10);
+
+    fn new() -> Self {
+        Self { rests: false, timer: Box::pin(sleep(Self::LENGTH)) }
+    }
+
+    fn begin(&mut self) {
+        self.rests = true;
+        self.timer.as_mut().reset(Instant::now() + Self::LENGTH);
+    }
+
+    /// Whether a rest ends now.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> bool {
+        let over = self.rests && self.timer.as_mut().poll(cx).is_ready();
+        self.rests &= !over;
+        over
     }
 }
 

@@ -60,8 +60,10 @@ pub enum Damage {
     /// The payload of a message is none that the protocol takes.
     Payload,
     /// A message lacks its descriptor, or has one that it should not have; or it is marked and no
-    /// descriptor is sent with it, or the other way round. Where one read brings the descriptor of
-    /// an earlier message and a mark without one, the stream fails before that message.
+    /// descriptor is sent with it, or, where it needs one, the other way round. (Where it needs
+    /// none, nobody can tell in a process that can have no more descriptors.) Where one read brings
+    /// the descriptor of an earlier message and a mark without one, the stream fails before that
+    /// message.
     Descriptor,
     /// A header states a length that no message has: less than a header, or 60000 bytes and more.
     /// Nothing follows.
@@ -250,8 +252,8 @@ where
     fn damaged_descriptor(&mut self, u: &mut Unstructured<'_>, valid: &Valid) -> Result<()> {
         // Whether it is marked, and whether a descriptor is sent with it.
         let (marked, sent) = match valid.takes {
-            Takes::None => *u.choose(&[(true, true), (true, false), (false, true)])?,
-            Takes::Maybe => *u.choose(&[(true, false), (false, true)])?,
+            Takes::None => *u.choose(&[(true, true), (true, false)])?,
+            Takes::Maybe => (true, false),
             Takes::Always => *u.choose(&[(false, false), (true, false), (false, true)])?,
         };
         self.push(valid.header, &valid.payload, marked, sent);

@@ -1,5 +1,9 @@
 //! Descriptors for tests.
 
+// A target that cannot swap in one step has no `Arc`, and no threads of the standard library.
+#[cfg(not(target_has_atomic = "ptr"))]
+use alloc::rc::Rc as Arc;
+#[cfg(target_has_atomic = "ptr")]
 use alloc::sync::Arc;
 use core::convert::Infallible;
 use core::fmt;
