@@ -6,8 +6,10 @@ use std::fs::File;
 use std::io::{self, IoSlice, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use imsg_os::raw::{Reader, recv, send};
+use imsg_os::raw::{Reader, recv, send, wait_writable};
 use imsg_os::{Descriptor, ReadOutcome, RecvError};
 use imsg_wire::{Ancillary, Header, Modern, RecvBuf, SendBuf};
 
@@ -55,18 +57,38 @@ fn parts_without_a_descriptor_are_one_stream_too() {
     assert_eq!(read, b"onetwoone");
 }
 
-#[test]
-fn a_send_with_a_descriptor_does_not_wait_on_a_socket_that_does() {
-    let (ours, _theirs) = UnixStream::pair().unwrap();
-    let file = File::open("/dev/null").unwrap();
+/// Sends until there is no more room, and says how long the last call took.
+fn fill(socket: &UnixStream, descriptor: &File) -> Duration {
     let bytes = [0; 4096];
-    let error = loop {
-        match send(ours.as_fd(), &[IoSlice::new(&bytes)], Some(file.as_fd())) {
-            Ok(_) => {}
-            Err(error) => break error,
+    loop {
+        let begin = Instant::now();
+        let sent = send(socket.as_fd(), &[IoSlice::new(&bytes)], Some(descriptor.as_fd()));
+        if let Err(error) = sent {
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+            return begin.elapsed();
         }
-    };
-    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+}
+
+#[test]
+fn a_send_with_a_descriptor_waits_up_to_the_time_out_of_the_socket() {
+    // More than a wait, which ends each second to look at the socket.
+    let timeout = Duration::from_millis(1500);
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    ours.set_write_timeout(Some(timeout)).unwrap();
+    assert!(fill(&ours, &File::open("/dev/null").unwrap()) >= timeout);
+}
+
+#[test]
+fn a_socket_that_does_not_wait_can_be_waited_for() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    fill(&ours, &File::open("/dev/null").unwrap());
+    let reader = thread::spawn(move || theirs.read_to_end(&mut Vec::new()));
+    wait_writable(ours.as_fd()).unwrap();
+    send(ours.as_fd(), &[IoSlice::new(b"a")], None).unwrap();
+    drop(ours);
+    reader.join().unwrap().unwrap();
 }
 
 #[test]
