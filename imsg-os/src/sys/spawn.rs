@@ -35,10 +35,10 @@ impl Taken {
         let seen = Arc::clone(&file);
         let hook = move || {
             let seen = [&seen[0], &seen[1]].map(|part| part.load(Ordering::Relaxed));
-            if file_of(number).is_ok_and(|file| file == seen) {
-                Ok(())
-            } else {
-                Err(io::Error::from_raw_os_error(CHANGED))
+            match file_of(number) {
+                Ok(file) if file != seen => Err(io::Error::from_raw_os_error(CHANGED)),
+                // Where there is none, there is no pipe.
+                _ => Ok(()),
             }
         };
         // SAFETY: the hook makes a system call, and reads memory that nothing writes after the
@@ -71,7 +71,8 @@ impl Taken {
         check(filler as isize)?;
         // SAFETY: it is new.
         let filler = unsafe { OwnedFd::from_raw_fd(filler) };
-        let file = file_of(self.number).map_err(|_| io::Error::from_raw_os_error(CHANGED))?;
+        // While another thread opens a file, the number is neither free nor that of a file.
+        let file = file_of(self.number).unwrap_or_default();
         for (part, value) in self.file.iter().zip(file) {
             part.store(value, Ordering::Relaxed);
         }
