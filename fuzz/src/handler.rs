@@ -36,7 +36,7 @@ fn target(data: &[u8]) -> arbitrary::Result<()> {
     stream.send(&mut pair.to_server, |at| tokens.open(at as u32));
 
     let calls: Vec<Call> = u.arbitrary()?;
-    let outcome = pair.exchange(calls, |message, tx| handle(message, tx));
+    let outcome = pair.exchange(calls, handle);
     assert!(outcome.is_err() || stream.damage.is_none(), "{stream:?}");
     drop((pair, outcome));
     assert_eq!(tokens.count(), 0, "the handler keeps none");

@@ -150,7 +150,7 @@
 //! with a message. The enum that it makes is composed to a sender and made of a received message,
 //! and what is not of the protocol is an error that says why, and gives the descriptor back. What
 //! stands in the payload for each kind of field is on the page of [`typed`]. The examples
-//! `pass_descriptor`, `privsep` and `tmux` do it so.
+//! `pass_descriptor`, `privsep` and `supervisor` do it so.
 //!
 //! ```
 //! use imsg_os::typed::Protocol;
@@ -197,8 +197,8 @@
 //!
 //! # Systems
 //!
-//! Tested on Linux. For Android, FreeBSD, NetBSD and macOS it is compiled, and for OpenBSD and
-//! DragonFly only written; it was run on none of them. What their kernels do otherwise was read in
+//! Tested on Linux. For Android, FreeBSD, NetBSD, macOS, OpenBSD and DragonFly it is
+//! compiled; it was run on none of them. What their kernels do otherwise was read in
 //! their sources, is listed in [`mod@imsg_wire::protocol`], and is treated so:
 //!
 //! - Where a read fails as this process cannot have a descriptor (the BSDs, macOS), the message has
