@@ -163,12 +163,10 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
         }
         let ready = state.ready(self.storage.bytes());
         let ready = ready.map_err(|error| NoRoom::Failed(state.fail(error)))?;
-        if ready {
-            if state.is_movable(self.storage.bytes().len()) {
-                state.move_to_front(&mut self.storage);
-            }
-        } else {
+        if !ready || state.is_movable(self.storage.bytes().len()) {
             state.move_to_front(&mut self.storage);
+        }
+        if !ready {
             if state.end == 0 {
                 self.storage.shrink();
             }
@@ -409,6 +407,10 @@ impl<D: Dialect, F, const N: usize> RecvState<D, F, N> {
     fn grow(&self, storage: &mut impl Storage) -> bool {
         let bytes = storage.bytes();
         let len = bytes.len();
+        // Of a storage that never grows, the compiler leaves out the rest.
+        if storage.most() == len {
+            return true;
+        }
         let need = match bytes.get(self.start..self.end) {
             Some(unread) if self.end == len => peek(&self.dialect, unread, self.max_len),
             _ => return true,
