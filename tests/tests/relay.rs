@@ -881,8 +881,8 @@ fn a_connection_that_finds_no_memory_is_refused_and_others_go_on() {
     exchange(&mut client, &mut server, 7);
     drop((client, server, others));
     let complaints = relay.finish();
-    let due = "cannot be made: out of memory";
-    assert!(complaints.iter().all(|line| line.ends_with(due)), "{complaints:?}");
+    let is_due = |line: &String| line.contains("cannot be made: ") && line.contains("memory");
+    assert!(complaints.iter().all(is_due), "{complaints:?}");
 }
 
 #[test]
