@@ -371,9 +371,12 @@ fn the_last_words_of_a_peer_are_handled_over_all_turns_whatever_is_queued() {
         let (mut channel, mut peer) = Channel::pair(Modern::new()).unwrap();
         while channel.tx.compose(Header::new(9), &[0_u8; 16_000], None).is_ok() {}
         for n in 0..many {
-            peer.tx.compose(Header::new(n), &vec![0; len][..], None).unwrap();
-            peer.tx.flush().unwrap();
+            if peer.tx.has_room(len, false).is_err() {
+                peer.tx.flush().unwrap();
+            }
+            peer.tx.compose(Header::new(n), &vec![0_u8; len][..], None).unwrap();
         }
+        peer.tx.flush().unwrap();
         drop(peer);
         let mut seen = Vec::new();
         let mut answer = |request: Message<'_>, tx: &mut Sender| {
