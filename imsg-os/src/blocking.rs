@@ -310,8 +310,8 @@ impl<D: Dialect, S: Storage> Sender<D, S> {
     /// Sends all that is queued, and waits as long as that takes (`imsgbuf_flush`).
     ///
     /// A peer that never reads makes this wait for ever; so does one that waits itself for this
-    /// side to read. On Linux, one that shuts down its reading
-    /// side ends it within a second; elsewhere, where the channel does not wait.
+    /// side to read. On Linux, one that shuts down its reading side ends it within a second;
+    /// elsewhere, where the channel does not wait.
     ///
     /// # Errors
     ///

@@ -4,12 +4,12 @@
 //! calls are awaited where those wait. It has no `send_borrowed` and no way to take the socket out,
 //! and a socket that it refuses is closed. Its halves are owned, and can be moved into two tasks.
 //!
-//! Every future of a channel is cancel safe: what it does, it does in steps that are not interrupted, between
-//! which all bytes and descriptors are in the buffers of the half. Dropping it loses nothing, and
-//! the next call goes on where it was.
+//! Every future of a channel is cancel safe: what it does, it does in steps that are not
+//! interrupted, between which all bytes and descriptors are in the buffers of the half. Dropping it
+//! loses nothing, and the next call goes on where it was.
 //!
-//! This is why no single call of a channel both takes a descriptor and waits: a future that owns a descriptor
-//! would close it when it is dropped. Sending is three steps instead. [`Sender::reserve`] waits for
+//! This is why no single call of a channel both takes a descriptor and waits: a future that owns a
+//! descriptor would close it when it is dropped. Sending is three steps instead. [`Sender::reserve`] waits for
 //! room, [`Sender::compose`] queues a message at once, and [`Sender::flush`] waits for it to be
 //! sent.
 //!
