@@ -225,10 +225,12 @@ mod blocking;
 pub mod channel;
 mod deadline;
 mod error;
+mod poll;
 #[cfg(feature = "process")]
 pub mod process;
 pub mod raw;
 mod reserve;
+mod restarts;
 mod sys;
 #[cfg(feature = "tokio")]
 pub mod tokio;
@@ -252,5 +254,7 @@ pub use imsg_wire::{
 };
 #[doc(no_inline)]
 pub use imsg_wire::{protocol, typed};
+pub use poll::{Poll, Waits};
+pub use restarts::Restarts;
 pub use sys::{Credentials, Pages, inherited};
 pub use turn::{Next, Turn, TurnError};

@@ -173,6 +173,15 @@ impl<D: Dialect, S: Storage, K: AsFd> Sender<D, S, K> {
         self.buf.has_room(payload_len, descriptor)
     }
 
+    /// How many messages can be queued now at least, each with a payload of up to this many bytes,
+    /// and with a descriptor or without; 0 when there is no [room](Self::has_room) for one.
+    ///
+    /// It says how many messages of another channel can be [passed on](crate::Turn::at_most) to this
+    /// one.
+    pub fn room_for(&self, payload_len: usize, descriptor: bool) -> usize {
+        self.buf.room_for(payload_len, descriptor)
+    }
+
     /// Sets the pid that stands in messages whose header says 0, as after a `fork`. It is that
     /// of the process that made the channel.
     pub fn set_pid(&mut self, pid: u32) {
