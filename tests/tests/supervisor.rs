@@ -199,7 +199,7 @@ fn a_hangup_has_the_configuration_read_again() {
 }
 
 #[test]
-fn a_configuration_of_many_times_the_queue_arrives_whole() {
+fn a_configuration_of_many_times_what_a_socket_takes_arrives_whole() {
     let mut daemon = Daemon::start("one 1\n");
     let config: String = (0..20_000).map(|n| format!("{n} {n}{}\n", "x".repeat(100))).collect();
 

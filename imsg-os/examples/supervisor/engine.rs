@@ -3,37 +3,39 @@
 use std::collections::BTreeMap;
 use std::mem;
 
-use imsg_os::imsg_wire::typed::Protocol;
-use imsg_os::{Channel, Message, Modern, Next, Sender, Turn};
+use imsg_os::typed::Protocol;
+use imsg_os::{Channel, Message, Modern, Next, Poll, Sender, Turn};
 
-use crate::Result;
 use crate::protocol::{Answer, FromWorker, Question, ToWorker, VALUE};
-use crate::wait::{Socket, is_there, wait};
+use crate::{Result, is_there};
+
+const OF_PARENT: Turn = Turn::new(4);
+const OF_FRONTEND: Turn = Turn::new(VALUE);
 
 pub(crate) fn run(mut parent: Channel) -> Result<()> {
-    let (of_parent, of_frontend) = (Turn::new(4), Turn::new(VALUE));
-    let (mut from_parent, mut from_frontend) = (false, false);
+    let mut poll = Poll::new();
     let mut frontend = None::<Channel>;
     let (mut values, mut staged) = (BTreeMap::new(), BTreeMap::new());
     loop {
-        let next = parent.turn(&of_parent, from_parent, |message, tx| -> Result<()> {
-            match message.try_into()? {
-                ToWorker::Peer { descriptor } => {
-                    frontend = Some(Channel::new(descriptor, Modern::new())?);
+        let next =
+            parent.turn(&OF_PARENT, poll.is_readable(&parent), |message, tx| -> Result<()> {
+                match message.try_into()? {
+                    ToWorker::Peer { descriptor } => {
+                        frontend = Some(Channel::new(descriptor, Modern::new())?);
+                    }
+                    // One that was begun before is given up.
+                    ToWorker::ConfigBegin => staged.clear(),
+                    ToWorker::ConfigEntry { name, value } => {
+                        staged.insert(name.to_owned(), value.to_owned());
+                    }
+                    ToWorker::ConfigEnd { generation } => {
+                        values = mem::take(&mut staged);
+                        FromWorker::Configured { generation }.compose(tx, 0)?;
+                    }
+                    other @ ToWorker::Listen { .. } => return Err(other.name().into()),
                 }
-                // One that was begun before is given up.
-                ToWorker::ConfigBegin => staged.clear(),
-                ToWorker::ConfigEntry { name, value } => {
-                    staged.insert(name.to_owned(), value.to_owned());
-                }
-                ToWorker::ConfigEnd { generation } => {
-                    values = mem::take(&mut staged);
-                    FromWorker::Configured { generation }.compose(tx, 0)?;
-                }
-                other @ ToWorker::Listen { .. } => return Err(other.name().into()),
-            }
-            Ok(())
-        })?;
+                Ok(())
+            })?;
         if next == Next::Done {
             return Ok(());
         }
@@ -47,14 +49,13 @@ pub(crate) fn run(mut parent: Channel) -> Result<()> {
             Ok(answer.compose(tx, id)?)
         };
         if let Some(channel) = &mut frontend
-            && !is_there("the frontend", channel.turn(&of_frontend, from_frontend, answer))?
+            && !is_there(channel.turn(&OF_FRONTEND, poll.is_readable(channel), answer))?
         {
             frontend = None; // it has died, and the parent introduces another one
         }
-        let mut sockets = vec![Socket::channel(&parent, &of_parent, &mut from_parent)];
-        if let Some(channel) = &frontend {
-            sockets.push(Socket::channel(channel, &of_frontend, &mut from_frontend));
-        }
-        wait(sockets)?;
+        let mut waits = poll.begin();
+        waits.channel(&parent, &OF_PARENT);
+        frontend.iter().for_each(|it| waits.channel(it, &OF_FRONTEND));
+        waits.wait()?;
     }
 }

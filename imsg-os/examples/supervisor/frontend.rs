@@ -3,30 +3,37 @@
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixListener;
 
-use imsg_os::imsg_wire::typed::Protocol;
-use imsg_os::{Channel, Message, Modern, Next, Requests, Sender, Turn};
+use imsg_os::typed::Protocol;
+use imsg_os::{Channel, Message, Modern, Next, Poll, Requests, Sender, Turn};
 
-use crate::Result;
 use crate::complain::complain;
 use crate::protocol::{Answer, NAME, Question, ToWorker, VALUE};
-use crate::wait::{Socket, goes_on, is_there, wait};
+use crate::{Result, goes_on, is_there};
 
 const CLIENTS: usize = 50; // any system gives 64 descriptors; other clients wait
-/// Clients by their number, and whether they have something to read.
-type Clients = BTreeMap<u64, (Channel, bool)>;
+/// Clients by their number.
+type Clients = BTreeMap<u64, Channel>;
+/// Which client asked, and with which id.
+type Asked = Requests<(u64, u32), ASKED>;
+const ASKED: usize = 32;
+
+const SILENT: Turn = Turn::silent();
+/// As many questions of a client as can be passed on now. Without an engine, all are answered.
+fn of_client(engine: Option<&Channel>, asked: &Asked) -> Turn {
+    let room = |engine: &Channel| engine.tx.room_for(NAME, false).min(ASKED - asked.len());
+    Turn::new(VALUE).at_most(engine.map_or(usize::MAX, room))
+}
 
 pub(crate) fn run(mut parent: Channel) -> Result<()> {
-    let (silent, answers) = (Turn::silent(), Turn::new(VALUE));
-    let (mut from_parent, mut from_engine, mut come) = (false, false, false);
+    let mut poll = Poll::new();
     let mut listener = None::<UnixListener>;
     let mut engine = None::<Channel>;
-    // Which client asked, and with which id.
-    let mut asked = Requests::<(u64, u32), 32>::new();
+    let mut asked = Asked::new();
     let mut clients = Clients::new();
     let mut number = 0;
     loop {
         let mut introduced = None;
-        let next = parent.turn(&silent, from_parent, |message, _| -> Result<()> {
+        let next = parent.turn(&SILENT, poll.is_readable(&parent), |message, _| -> Result<()> {
             match message.try_into()? {
                 ToWorker::Peer { descriptor } => {
                     introduced = Some(Channel::new(descriptor, Modern::new())?);
@@ -42,60 +49,52 @@ pub(crate) fn run(mut parent: Channel) -> Result<()> {
 
         let mut lost = introduced.is_some();
         if let Some(channel) = &mut engine {
-            let turn = channel.turn(&silent, from_engine, |message, _| -> Result<()> {
-                let to = asked.take(message.header.id).ok_or("it was not asked this")?;
-                reply(&mut clients, to, message.try_into()?);
-                Ok(())
-            });
-            lost |= !is_there("the engine", turn)?;
+            let turn =
+                channel.turn(&SILENT, poll.is_readable(channel), |message, _| -> Result<()> {
+                    let to = asked.take(message.header.id).ok_or("it was not asked this")?;
+                    reply(&mut clients, to, message.try_into()?);
+                    Ok(())
+                });
+            lost |= !is_there(turn)?;
         }
         if lost {
             asked.drain().for_each(|(_, to)| reply(&mut clients, to, Answer::Unavailable));
             engine = introduced.take(); // if it has died, the parent introduces another one
         }
 
-        clients.retain(|number, (client, readable)| {
+        clients.retain(|number, client| {
+            let turn = of_client(engine.as_ref(), &asked);
             let ask = |message: Message<'_>, tx: &mut Sender| -> Result<()> {
                 let id = message.header.id;
                 let Question::Get { name } = message.try_into()?;
-                if name.len() <= NAME
-                    && let Some(engine) = &mut engine
-                    && engine.tx.has_room(NAME, false).is_ok()
-                    && let Ok(request) = asked.insert((*number, id))
-                {
-                    Question::Get { name }.compose(&mut engine.tx, request)?;
-                } else {
-                    Answer::Unavailable.compose(tx, id)?;
-                }
-                Ok(())
+                let Some(engine) = engine.as_mut().filter(|_| name.len() <= NAME) else {
+                    return Ok(Answer::Unavailable.compose(tx, id)?);
+                };
+                let request = asked.insert((*number, id)).map_err(|_| "there is no room for it")?;
+                Ok(Question::Get { name }.compose(&mut engine.tx, request)?)
             };
-            goes_on(format_args!("client {number}"), client.turn(&answers, *readable, ask))
+            let turn = client.turn(&turn, poll.is_readable(client), ask);
+            goes_on(format_args!("client {number}"), turn)
         });
-        if let (Some(listener), true) = (&listener, come)
-            && let Ok((socket, _)) = listener.accept()
-        {
+        let arrivals = listener.as_ref().filter(|it| poll.is_readable(*it));
+        if let Some(Ok((socket, _))) = arrivals.map(UnixListener::accept) {
             number += 1;
-            clients.insert(number, (Channel::new(socket, Modern::new())?, false));
+            clients.insert(number, Channel::new(socket, Modern::new())?);
         }
-        come = false;
 
-        let mut sockets = vec![Socket::channel(&parent, &silent, &mut from_parent)];
-        if let Some(engine) = &engine {
-            sockets.push(Socket::channel(engine, &silent, &mut from_engine));
-        }
-        if let (Some(listener), true) = (&listener, clients.len() < CLIENTS) {
-            sockets.push(Socket::input(listener, &mut come));
-        }
-        for (client, readable) in clients.values_mut() {
-            sockets.push(Socket::channel(client, &answers, readable));
-        }
-        wait(sockets)?;
+        let turn = of_client(engine.as_ref(), &asked);
+        let mut waits = poll.begin();
+        waits.channel(&parent, &SILENT);
+        engine.iter().for_each(|it| waits.channel(it, &SILENT));
+        clients.values().for_each(|it| waits.channel(it, &turn));
+        listener.iter().filter(|_| clients.len() < CLIENTS).for_each(|it| waits.readable(it));
+        waits.wait()?;
     }
 }
 
 /// Queues an answer to a client that may be gone; it is sent in the client's next turn.
 fn reply(clients: &mut Clients, (number, id): (u64, u32), answer: Answer<'_>) {
-    let Some((client, _)) = clients.get_mut(&number) else { return };
+    let Some(client) = clients.get_mut(&number) else { return };
     if let Err(refused) = answer.compose(&mut client.tx, id) {
         complain("frontend", format_args!("client {number} reads no answers: {refused}"));
         clients.remove(&number);
