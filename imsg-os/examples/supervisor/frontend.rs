@@ -6,7 +6,6 @@ use std::os::unix::net::UnixListener;
 use imsg_os::typed::Protocol;
 use imsg_os::{Channel, Message, Modern, Next, Poll, Requests, Sender, Turn};
 
-use crate::complain::complain;
 use crate::protocol::{Answer, NAME, Question, ToWorker, VALUE};
 use crate::{Result, goes_on, is_there};
 
@@ -18,10 +17,12 @@ type Asked = Requests<(u64, u32), ASKED>;
 const ASKED: usize = 32;
 
 const SILENT: Turn = Turn::silent();
-/// As many questions of a client as can be passed on now. Without an engine, all are answered.
-fn of_client(engine: Option<&Channel>, asked: &Asked) -> Turn {
-    let room = |engine: &Channel| engine.tx.room_for(NAME, false).min(ASKED - asked.len());
-    Turn::new(VALUE).at_most(engine.map_or(usize::MAX, room))
+/// Takes as many questions of a client as the engine has room for; and for their answers, and those
+/// to come, there are places and room.
+fn of_client(client: &Channel, engine: Option<&Channel>, asked: &Asked) -> Turn {
+    let answers = client.tx.room_for(VALUE, false).min(ASKED).saturating_sub(asked.len());
+    let questions = engine.map_or(usize::MAX, |engine| engine.tx.room_for(NAME, false));
+    Turn::silent().at_most(questions.min(answers))
 }
 
 pub(crate) fn run(mut parent: Channel) -> Result<()> {
@@ -32,11 +33,11 @@ pub(crate) fn run(mut parent: Channel) -> Result<()> {
     let mut clients = Clients::new();
     let mut number = 0;
     loop {
-        let mut introduced = None;
+        let mut lost = false;
         let next = parent.turn(&SILENT, poll.is_readable(&parent), |message, _| -> Result<()> {
             match message.try_into()? {
                 ToWorker::Peer { descriptor } => {
-                    introduced = Some(Channel::new(descriptor, Modern::new())?);
+                    (engine, lost) = (Some(Channel::new(descriptor, Modern::new())?), true);
                 }
                 ToWorker::Listen { descriptor } => listener = Some(descriptor.into()),
                 other => return Err(other.name().into()),
@@ -47,23 +48,22 @@ pub(crate) fn run(mut parent: Channel) -> Result<()> {
             return Ok(());
         }
 
-        let mut lost = introduced.is_some();
-        if let Some(channel) = &mut engine {
-            let turn =
-                channel.turn(&SILENT, poll.is_readable(channel), |message, _| -> Result<()> {
-                    let to = asked.take(message.header.id).ok_or("it was not asked this")?;
-                    reply(&mut clients, to, message.try_into()?);
-                    Ok(())
-                });
-            lost |= !is_there(turn)?;
+        let replied = |message: Message<'_>, _: &mut Sender| -> Result<()> {
+            let to = asked.take(message.header.id).ok_or("it was not asked this")?;
+            reply(&mut clients, to, message.try_into()?)
+        };
+        if let Some(channel) = &mut engine
+            && !is_there(channel.turn(&SILENT, poll.is_readable(channel), replied))?
+        {
+            (engine, lost) = (None, true); // it has died, and the parent introduces another one
         }
         if lost {
-            asked.drain().for_each(|(_, to)| reply(&mut clients, to, Answer::Unavailable));
-            engine = introduced.take(); // if it has died, the parent introduces another one
+            let mut unanswered = asked.drain();
+            unanswered.try_for_each(|(_, to)| reply(&mut clients, to, Answer::Unavailable))?;
         }
 
         clients.retain(|number, client| {
-            let turn = of_client(engine.as_ref(), &asked);
+            let turn = of_client(client, engine.as_ref(), &asked);
             let ask = |message: Message<'_>, tx: &mut Sender| -> Result<()> {
                 let id = message.header.id;
                 let Question::Get { name } = message.try_into()?;
@@ -82,21 +82,18 @@ pub(crate) fn run(mut parent: Channel) -> Result<()> {
             clients.insert(number, Channel::new(socket, Modern::new())?);
         }
 
-        let turn = of_client(engine.as_ref(), &asked);
         let mut waits = poll.begin();
         waits.channel(&parent, &SILENT);
         engine.iter().for_each(|it| waits.channel(it, &SILENT));
-        clients.values().for_each(|it| waits.channel(it, &turn));
+        for client in clients.values() {
+            waits.channel(client, &of_client(client, engine.as_ref(), &asked));
+        }
         listener.iter().filter(|_| clients.len() < CLIENTS).for_each(|it| waits.readable(it));
         waits.wait()?;
     }
 }
 
 /// Queues an answer to a client that may be gone; it is sent in the client's next turn.
-fn reply(clients: &mut Clients, (number, id): (u64, u32), answer: Answer<'_>) {
-    let Some(client) = clients.get_mut(&number) else { return };
-    if let Err(refused) = answer.compose(&mut client.tx, id) {
-        complain("frontend", format_args!("client {number} reads no answers: {refused}"));
-        clients.remove(&number);
-    }
+fn reply(clients: &mut Clients, (number, id): (u64, u32), answer: Answer<'_>) -> Result<()> {
+    clients.get_mut(&number).map_or(Ok(()), |client| Ok(answer.compose(&mut client.tx, id)?))
 }

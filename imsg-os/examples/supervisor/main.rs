@@ -88,8 +88,6 @@ fn is_there(turn: Result<Next, TurnError<Box<dyn Error>>>) -> Result<bool> {
 
 /// Whether a channel goes on after this turn. Complains of an error.
 fn goes_on(peer: impl Display, turn: Result<Next, impl Display>) -> bool {
-    turn.map(|next| next != Next::Done).unwrap_or_else(|error| {
-        complain("supervisor", format_args!("{peer}: {error}"));
-        false
-    })
+    let turn = turn.inspect_err(|error| complain("supervisor", format!("{peer}: {error}")));
+    turn.is_ok_and(|next| next != Next::Done)
 }

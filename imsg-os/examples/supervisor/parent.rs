@@ -1,8 +1,8 @@
 //! The process that keeps its privileges.
 
+use std::fmt::Display;
 use std::fs;
 use std::io::Read;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use imsg_os::process::{Worker, connected_pair};
 use imsg_os::typed::Protocol;
-use imsg_os::{Channel, Message, Modern, Pages, Poll, Refused, Restarts, Sender, Turn};
+use imsg_os::{Channel, Message, Modern, Pages, Poll, Restarts, Sender, Turn};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
 use crate::complain::complain;
@@ -20,7 +20,6 @@ use crate::protocol::{FromWorker, NAME, ToWorker, VALUE};
 use crate::signals::on_signals;
 use crate::{Result, goes_on};
 
-const GRACE: Duration = Duration::from_secs(1); // that workers may take to end
 const TURN: Turn = Turn::silent();
 /// The largest configuration, and the queue for it, in bytes. Only what is used of it is resident.
 const CONFIG: usize = 8 << 20;
@@ -32,17 +31,14 @@ pub(crate) fn run(config: &Path, path: &Path) -> Result<()> {
     let (hangups, stops) = (on_signals(&[SIGHUP])?, on_signals(&[SIGTERM, SIGINT])?);
     let values = read(config)?;
     let listener = Listener::bind(path)?;
-    let workers = [Child::new("engine"), Child::new("frontend")];
+    let workers = ["engine", "frontend"].map(Child::new);
     let mut parent = Parent { workers, values, generation: 1, listener };
     complain("supervisor", format_args!("listening on {path:?}"));
     let result = parent.serve(config, hangups, &stops);
     drop(parent.listener);
-    for (worker, _) in parent.workers.iter_mut().flat_map(|child| &mut child.running) {
-        worker.terminate()?;
-    }
-    for child in &mut parent.workers {
-        child.end(GRACE)?;
-    }
+    let mut running = parent.workers.iter_mut().flat_map(|child| &mut child.running);
+    running.try_for_each(|(worker, _)| worker.terminate())?;
+    parent.workers.iter_mut().try_for_each(|child| child.end(Duration::from_secs(1)))?;
     result
 }
 
@@ -138,7 +134,13 @@ impl Child {
             if self.due > Instant::now() {
                 return Ok(false);
             }
-            self.running = Some(start(role)?);
+            let mut command = Command::new(std::env::current_exe()?);
+            command.args(["--worker", role]).env_clear().stdin(Stdio::null());
+            let (worker, socket) = Worker::start(command)?;
+            // Descriptors are not allowed here: the kernel closes what a worker run wild may send.
+            let (received, queued) = (Pages::new(1 << 16)?, Pages::new(QUEUE)?);
+            let channel = Channel::with_storage(socket, Modern::new(), received, queued)?;
+            self.running = Some((worker, channel));
             return Ok(true);
         };
         let pid = worker.child.id();
@@ -157,9 +159,9 @@ impl Child {
     }
 
     /// Queues messages, if it runs. One that has no room for them does not read, and is to die.
-    fn send(&mut self, compose: impl FnOnce(&mut Sender) -> Composed) -> Result<()> {
+    fn send<E: Display>(&mut self, say: impl FnOnce(&mut Sender) -> Result<(), E>) -> Result<()> {
         let Some((_, channel)) = &mut self.running else { return Ok(()) };
-        let Err(refused) = compose(&mut channel.tx) else { return Ok(()) };
+        let Err(refused) = say(&mut channel.tx) else { return Ok(()) };
         complain("supervisor", format_args!("{}: {refused}", self.role));
         self.restart()
     }
@@ -182,17 +184,6 @@ impl Child {
     }
 }
 
-type Composed = Result<(), Refused<OwnedFd>>;
-
-fn start(role: &str) -> Result<(Worker, Channel)> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["--worker", role]).env_clear().stdin(Stdio::null());
-    let (worker, socket) = Worker::start(command)?;
-    // Descriptors are not allowed here: the kernel closes what a worker run wild may send.
-    let (received, queued) = (Pages::new(1 << 16)?, Pages::new(QUEUE)?);
-    Ok((worker, Channel::with_storage(socket, Modern::new(), received, queued)?))
-}
-
 /// Reads names and values.
 fn read(config: &Path) -> Result<Vec<(String, String)>> {
     let text = fs::read_to_string(config).map_err(|e| format!("{config:?}: {e}"))?;
@@ -202,8 +193,8 @@ fn read(config: &Path) -> Result<Vec<(String, String)>> {
         }
         _ => Err(format!("{config:?}: not a name and a value: {line:?}").into()),
     };
-    if text.len() > CONFIG {
-        return Err(format!("{config:?}: it is too long").into());
+    match text.len() {
+        ..=CONFIG => text.lines().map(entry).collect(),
+        _ => Err(format!("{config:?}: it is too long").into()),
     }
-    text.lines().map(entry).collect()
 }
