@@ -27,8 +27,7 @@ fn of_client(client: &Channel, engine: Option<&Channel>, asked: &Asked) -> Turn 
 
 pub(crate) fn run(mut parent: Channel) -> Result<()> {
     let mut poll = Poll::new();
-    let mut listener = None::<UnixListener>;
-    let mut engine = None::<Channel>;
+    let (mut listener, mut engine) = (None::<UnixListener>, None::<Channel>);
     let mut asked = Asked::new();
     let mut clients = Clients::new();
     let mut number = 0;
@@ -73,8 +72,8 @@ pub(crate) fn run(mut parent: Channel) -> Result<()> {
                 let request = asked.insert((*number, id)).map_err(|_| "there is no room for it")?;
                 Ok(Question::Get { name }.compose(&mut engine.tx, request)?)
             };
-            let turn = client.turn(&turn, poll.is_readable(client), ask);
-            goes_on(format_args!("client {number}"), turn)
+            let next = client.turn(&turn, poll.is_readable(client), ask);
+            goes_on(format_args!("client {number}"), next)
         });
         let arrivals = listener.as_ref().filter(|it| poll.is_readable(*it));
         if let Some(Ok((socket, _))) = arrivals.map(UnixListener::accept) {

@@ -1,15 +1,17 @@
 //! How much can be queued.
 
 use crate::dialect::{Dialect, header_len};
+use crate::error::Reason;
 use crate::send::SendBuf;
 use crate::storage::Storage;
 
 impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
-    /// How many messages can be queued now at least, each with a payload of up to this many bytes,
-    /// and with a descriptor or without.
+    /// How many messages can be queued now at least, before one is refused for want of room, each
+    /// with a payload of up to this many bytes, and with a descriptor or without.
     ///
-    /// It is 0 when there is no [room](SendBuf::has_room) for one. There can be room for more than it
-    /// says once some were queued, as what is there is moved then.
+    /// There can be room for more once some were queued, as what is there may be moved then. A message
+    /// that is [too long](Reason::TooLong) is never refused for want of room, so that is `usize::MAX`:
+    /// who waits for room would wait for ever.
     ///
     /// ```
     /// use imsg_wire::{Header, Modern, SendBuf};
@@ -21,16 +23,15 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
     /// # Ok::<(), imsg_wire::Refused>(())
     /// ```
     pub fn room_for(&self, payload_len: usize, descriptor: bool) -> usize {
-        if self.has_room(payload_len, descriptor).is_err() {
-            return 0;
+        match self.has_room(payload_len, descriptor) {
+            Ok(()) => {}
+            Err(Reason::TooLong { .. }) => return usize::MAX,
+            Err(_) => return 0,
         }
         let len = header_len::<D>().saturating_add(payload_len);
         let free = self.state.free(self.storage.bytes().len(), len);
-        let descriptors = if descriptor {
-            N.saturating_sub(self.state.descriptors.len())
-        } else {
-            usize::MAX
-        };
+        let descriptors =
+            if descriptor { N.saturating_sub(self.state.descriptors.len()) } else { usize::MAX };
         free.checked_div(len).unwrap_or(usize::MAX).min(descriptors)
     }
 }
