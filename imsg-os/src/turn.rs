@@ -154,12 +154,15 @@ impl Turn {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// This does not stall. What is full is waited for itself: its queue is not empty, so its channel
-    /// waits until it can write; a table of requests, until replies come. That wakes the program, and
-    /// when it asks what to wait for with a limit that is not 0 any more, [`next`](Channel::next) says
-    /// to come [again](Next::Again) if messages were left. So no two channels may each be limited by
-    /// the room of the other: the channel that is passed on to has its messages handled without a
-    /// limit, and by a [silent](Self::silent) turn.
+    /// This does not stall, as the program waits for what is full: a channel whose queue is full until
+    /// it can write, a full table until replies come. That wakes the program, which asks what to wait
+    /// for, now with a limit that is not 0; and [`next`](Channel::next) says to come
+    /// [again](Next::Again) if messages were left. With edge-triggered events, give the channel a turn
+    /// then, as its event may have come before.
+    ///
+    /// But two channels must not each wait for room in the other. So messages of the one that is passed
+    /// on to are handled without a limit, by a [silent](Self::silent) turn: the page of
+    /// [`Channel`](crate::Channel#in-an-event-loop) has a worker that keeps room for all answers.
     #[must_use]
     pub const fn at_most(self, messages: usize) -> Self {
         Self { messages: if messages < self.messages { messages } else { self.messages }, ..self }
