@@ -280,3 +280,36 @@ fn messages_are_passed_on_as_far_as_a_table_of_requests_has_places() {
         |asked, message| _ = asked.take(message.header.id).expect("it was asked"),
     );
 }
+
+#[test]
+fn a_list_that_is_longer_than_the_queue_is_said_whole_without_a_stall() {
+    let (mut channel, mut peer) = pair();
+    let reads = thread::spawn(move || {
+        for number in 0..200_000_u32 {
+            let message = peer.rx.recv().unwrap().expect("a number");
+            assert_eq!(message.payload, number.to_ne_bytes());
+        }
+    });
+    let mut list = (0..200_000_u32).peekable();
+    let mut poll = Poll::new();
+    loop {
+        while channel.tx.has_room(4, false).is_ok()
+            && let Some(number) = list.next()
+        {
+            channel.tx.compose(Header::new(1), &number, None).unwrap();
+        }
+        let turn = Turn::silent().saying(list.peek().is_some());
+        let next = channel.turn(&turn, poll.is_readable(&channel), nothing).unwrap();
+        if next == (Next::Poll { readable: true, writable: false }) {
+            break;
+        }
+        let limit = Instant::now() + PATIENCE;
+        let mut waits = poll.begin();
+        waits.channel(&channel, &turn);
+        waits.until(limit);
+        waits.wait().unwrap();
+        assert!(Instant::now() < limit, "a stall");
+    }
+    assert_eq!(list.next(), None);
+    reads.join().unwrap();
+}
