@@ -301,6 +301,8 @@ fn after_a_turn_the_channel_waits_again_if_it_did_before() {
 fn a_room_that_no_queue_has_is_an_error_and_not_a_stall() {
     let (mut channel, _peer) = Channel::pair(Modern::new()).unwrap();
     let len = channel.tx.max_len();
+    let waits = Next::Poll { readable: false, writable: true }; // so it has a turn
+    assert_eq!(channel.next(&Turn::new(len)), waits);
 
     let error = channel.turn(&Turn::new(len), false, nothing).unwrap_err();
 
