@@ -11,7 +11,6 @@ use imsg_os::{
     Channel, Header, Message, Modern, Next, Pages, Poll, Refused, Requests, Sender, Turn,
 };
 use imsg_tests::process::PATIENCE;
-use nix::sys::pthread::{pthread_kill, pthread_self};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 const SHORT: Duration = Duration::from_millis(20);
@@ -151,13 +150,18 @@ fn a_signal_ends_a_wait_and_nothing_is_readable() {
     #[expect(unsafe_code, reason = "a handler may do little")]
     unsafe { sigaction(Signal::SIGUSR1, &action) }.unwrap();
     let (channel, _peer) = pair();
-    let waiting = pthread_self();
+    // SAFETY: it takes nothing.
+    #[expect(unsafe_code, reason = "the standard library does not tell which thread this is")]
+    let waiting = unsafe { libc::pthread_self() };
     let over = AtomicBool::new(false);
 
     thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
-                pthread_kill(waiting, Signal::SIGUSR1).unwrap();
+                // SAFETY: that thread waits for this one.
+                #[expect(unsafe_code, reason = "the standard library sends no signals")]
+                let failed = unsafe { libc::pthread_kill(waiting, libc::SIGUSR1) };
+                assert_eq!(failed, 0);
                 thread::yield_now();
             }
         });
