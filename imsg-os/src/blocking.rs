@@ -77,9 +77,106 @@ use crate::sys::{self, Interest, Pages};
 ///
 /// # In an event loop
 ///
-/// A [`turn`](Channel::turn) does all that can be done without waiting, and says what to wait for;
-/// [`Turn`](crate::Turn) has an example. The examples `echo_poll` and `echo_mio` are servers for many
-/// clients, and `supervisor` is a daemon.
+/// A [`turn`](Channel::turn) does all that can be done without waiting, and [`Poll`](crate::Poll)
+/// waits for what the turns need, so that the loop is: a turn of each channel, then one wait for all.
+/// `Poll` has an example of a server. This is a worker, which passes what its parent asks on to
+/// another one, and the answers back:
+///
+/// ```
+/// use imsg_os::{Channel, Header, Modern, Next, Poll, Requests, Turn};
+/// use std::time::{Duration, Instant};
+///
+/// const QUESTION: usize = 255; // the longest payloads, in bytes
+/// const ANSWER: usize = 1000;
+/// const PLACES: usize = 32;
+/// const PATIENCE: Duration = Duration::from_secs(5);
+/// const NO_ANSWER: u32 = 9;
+///
+/// struct Asked {
+///     id: u32,
+///     until: Instant,
+/// }
+///
+/// /// Takes as many questions as the other worker has room for; and for their answers, and those to
+/// /// come, there are places and room.
+/// fn questions(parent: &Channel, other: &Channel, asked: &Requests<Asked, PLACES>) -> Turn {
+///     let answers = parent.tx.room_for(ANSWER, false).min(PLACES).saturating_sub(asked.len());
+///     Turn::silent().at_most(other.tx.room_for(QUESTION, false).min(answers))
+/// }
+///
+/// fn run(mut parent: Channel, mut other: Channel) -> Result<(), Box<dyn std::error::Error>> {
+///     let mut asked = Requests::new();
+///     let mut poll = Poll::new();
+///     loop {
+///         let turn = questions(&parent, &other, &asked);
+///         let next = parent.turn(&turn, poll.is_readable(&parent), |message, _| {
+///             let until = Instant::now() + PATIENCE;
+///             let asked = asked.insert(Asked { id: message.header.id, until });
+///             let id = asked.map_err(|_| "more questions than places")?;
+///             other.tx.compose(Header { id, ..Header::new(1) }, message.payload, None)?;
+///             Ok::<_, Box<dyn std::error::Error>>(())
+///         })?;
+///         if next == Next::Done {
+///             return Ok(()); // the parent hung up
+///         }
+///         let next = other.turn(&Turn::silent(), poll.is_readable(&other), |message, _| {
+///             let Some(Asked { id, .. }) = asked.take(message.header.id) else {
+///                 return Ok(()); // too late
+///             };
+///             parent.tx.compose(Header { id, ..Header::new(2) }, message.payload, None)
+///         })?;
+///         if next == Next::Done {
+///             return Err("the other worker hung up".into());
+///         }
+///         let now = Instant::now();
+///         for (_, Asked { id, .. }) in asked.expire(|_, asked| asked.until <= now) {
+///             parent.tx.compose(Header { id, ..Header::new(NO_ANSWER) }, b"", None)?;
+///         }
+///
+///         let mut waits = poll.begin();
+///         waits.channel(&parent, &questions(&parent, &other, &asked));
+///         waits.channel(&other, &Turn::silent());
+///         waits.until(asked.iter().map(|(_, asked)| asked.until).min());
+///         waits.wait()?;
+///     }
+/// }
+/// # let (ours, mut parent) = Channel::pair(Modern::new())?;
+/// # let (theirs, mut other) = Channel::pair(Modern::new())?;
+/// # let worker = std::thread::spawn(move || run(ours, theirs).map_err(|e| e.to_string()));
+/// # for id in 0..100 {
+/// #     parent.tx.compose(Header { id, ..Header::new(1) }, b"?", None)?;
+/// # }
+/// # parent.tx.flush()?;
+/// # let other = std::thread::spawn(move || {
+/// #     while let Some(message) = other.rx.recv().unwrap() {
+/// #         other.tx.compose(message.header, b"!", None).unwrap();
+/// #         other.tx.flush().unwrap();
+/// #     }
+/// # });
+/// # for id in 0..100 {
+/// #     let answer = parent.rx.recv()?.expect("an answer");
+/// #     assert_eq!((answer.header.id, answer.payload), (id, &b"!"[..]));
+/// # }
+/// # drop(parent);
+/// # worker.join().unwrap()?;
+/// # other.join().unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// | there is | so |
+/// | --- | --- |
+/// | a handler that answers | [`Turn::new`](crate::Turn::new), with room for the longest answer: no message is taken before |
+/// | a handler that passes messages on to another channel, keeps them in a table, or answers later | [`Turn::at_most`](crate::Turn::at_most), with as many as have room there, and with 0 while the other one is being started |
+/// | two ends that both answer | one of them takes messages by a [silent](crate::Turn::silent) turn, or both wait for ever |
+/// | something long to say, as a configuration when a worker starts | a queue that has room for it: [`with_storage`](Channel::with_storage) and [`Pages`](crate::Pages), of which only what was used is resident; or, for what is not in memory or has no limit, [`Turn::saying`](crate::Turn::saying) |
+/// | a message for a channel outside of its turn | compose it; the next wait and the next turn send it |
+/// | a limit of time | [`Deadline`](crate::Deadline) for the peer to complete a message, [`Requests::expire`](crate::Requests::expire) for replies, [`Restarts`](crate::Restarts) for when a worker is started again; and [`Waits::until`](crate::Waits::until) for each |
+/// | a peer that died | a turn says [`Next::Done`](crate::Next::Done), or an error that [tells so](crate::TurnError::is_peer_gone): [`Requests::drain`](crate::Requests::drain) has what it left unanswered |
+/// | signals | a socket that is written to by a handler, as by the crate `signal-hook`, and [`Waits::readable`](crate::Waits::readable) |
+/// | an error that [goes by](crate::TurnError::is_temporary) | no turn for the channel, and no wait, until some time later, as it may be ready all along |
+///
+/// The turn that a channel waits for has to be of the kind that it will have. The examples
+/// `echo_poll` and `echo_mio` are servers for many clients, and `supervisor` is a daemon.
 ///
 /// A program that takes the steps itself makes the socket non-blocking, and keeps to this. Ask `poll`
 /// for writability only while something is [queued](Sender::queue_len). With edge-triggered events,

@@ -41,7 +41,7 @@
 //! | | receive | send |
 //! | --- | --- | --- |
 //! | blocking | [`Receiver::recv`] | [`Sender::compose`], then [`Sender::flush`] |
-//! | event loop | [`Channel::turn`], or [`Receiver::read`] and then [`Receiver::messages`] | the same, or [`Sender::compose`] and then [`Sender::write`]; see [`Channel`](Channel#in-an-event-loop) |
+//! | event loop | [`Channel::turn`] and [`Poll`]; or [`Receiver::read`] and then [`Receiver::messages`] | the same; or [`Sender::compose`] and then [`Sender::write`]. [`Channel`](Channel#in-an-event-loop) tells how to write one |
 //! | tokio | `tokio::Receiver::recv` | `tokio::Sender::reserve`, `compose`, then `flush`; `tokio::Client` for calls |
 //!
 //! Nothing is sent before it is flushed or written, and what is queued when a channel is dropped is
@@ -52,8 +52,10 @@
 //! for a whole message is for the program to count, by a [`Deadline`].
 //!
 //! A [`Turn`] of an event loop is bounded in messages, so that other peers have theirs, and never
-//! forgets a message that it held back for want of room. [`Requests`] keeps what waits for a reply.
-//! [`Receiver::received`] and [`Sender::sent`] are numbers to watch.
+//! forgets a message that it held back for want of room. [`Poll`] waits for all channels at once, and
+//! has one limit of time for all that there are. [`Requests`] keeps what waits for a reply, and
+//! [`Restarts`] tells when to start a worker again that died. [`Receiver::received`] and
+//! [`Sender::sent`] are numbers to watch.
 //!
 //! A flush waits in vain when the peer shuts down its *reading* side (`SHUT_RD`) and the socket is
 //! full, as `poll` does not say so: a send has to fail. [`Sender::flush`] tries once a
@@ -225,10 +227,12 @@ mod blocking;
 pub mod channel;
 mod deadline;
 mod error;
+mod poll;
 #[cfg(feature = "process")]
 pub mod process;
 pub mod raw;
 mod reserve;
+mod restarts;
 mod sys;
 #[cfg(feature = "tokio")]
 pub mod tokio;
@@ -252,5 +256,7 @@ pub use imsg_wire::{
 };
 #[doc(no_inline)]
 pub use imsg_wire::{protocol, typed};
+pub use poll::{Poll, Waits};
+pub use restarts::Restarts;
 pub use sys::{Credentials, Pages, inherited};
 pub use turn::{Next, Turn, TurnError};

@@ -29,6 +29,9 @@
 //! assert!(other.end(Duration::from_secs(10))?.success());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! [`Restarts`](crate::Restarts) tells when to start one again that died, and whether. The example
+//! `supervisor` is a daemon of three processes.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};

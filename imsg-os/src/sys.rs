@@ -31,7 +31,7 @@ pub(crate) use socket::{
 };
 #[cfg(feature = "process")]
 pub(crate) use spawn::Taken;
-pub(crate) use wait::{Instead, Interest, wait};
+pub(crate) use wait::{Instead, Interest, poll_all, wait};
 
 /// A buffer for control messages, which are aligned as their header is.
 #[repr(C)]

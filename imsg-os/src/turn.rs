@@ -14,6 +14,8 @@ use crate::error::{RecvError, SendError, is_peer_gone, is_temporary};
 
 /// What a [turn](Channel::turn) of a channel in an event loop may do.
 ///
+/// With another `poll` than [ours](crate::Poll), the loop is this:
+///
 /// ```
 /// use imsg_os::{Channel, Header, Message, Modern, Next, Refused, Sender, Turn};
 /// use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -65,6 +67,7 @@ pub struct Turn {
     room: Option<usize>,
     messages: usize,
     edge_triggered: bool,
+    saying: bool,
 }
 
 impl Turn {
@@ -76,16 +79,14 @@ impl Turn {
     /// Answers without a payload need a `room` of 0; for no answers there is [`silent`](Self::silent).
     #[must_use]
     pub const fn new(room: usize) -> Self {
-        Self { room: Some(room), messages: 64, edge_triggered: false }
+        Self { room: Some(room), ..Self::silent() }
     }
 
     /// A turn in which messages are handled however full the queue is, for a handler that composes
     /// nothing to this channel.
     ///
-    /// A handler that composes to another channel is handed a message also when that one is full. If
-    /// the message must not be lost then, take it without a turn, by
-    /// [`next_message`](crate::Receiver::next_message), once the other channel
-    /// [has room](crate::Sender::has_room).
+    /// A handler that composes to another channel is handed a message also when that one is full,
+    /// unless the turn is [limited](Self::at_most) to what has room there.
     ///
     /// At one end of a channel at least, messages have to be taken in this way. When both ends hold
     /// them back until answers have room, and each has its queue full, both wait for ever. That is
@@ -93,11 +94,12 @@ impl Turn {
     /// questions out than all answers to them have room.
     #[must_use]
     pub const fn silent() -> Self {
-        Self { room: None, messages: 64, edge_triggered: false }
+        Self { room: None, messages: 64, edge_triggered: false, saying: false }
     }
 
     /// Sets how many messages are handled in a turn, before other peers have theirs; 64 if this is
-    /// not called. One is the least.
+    /// not called. One is the least. There are as many reads at most: with [edge-triggered
+    /// events](Self::edge_triggered), a peer that sends a byte at a time is not read for longer.
     #[must_use]
     pub const fn messages(self, messages: usize) -> Self {
         Self { messages: if messages == 0 { 1 } else { messages }, ..self }
@@ -111,6 +113,110 @@ impl Turn {
         Self { edge_triggered: true, ..self }
     }
 
+    /// A turn with no more messages than this, and none when it is 0: for a handler that passes
+    /// messages on to where there may be no room for them, such as a second channel.
+    ///
+    /// Say it anew before each turn, and each time before waiting. At 0 the messages stay where they
+    /// are and nothing is read, so the kernel holds the peer up; what is queued is sent.
+    ///
+    /// ```
+    /// use imsg_os::{Channel, Modern, Next, Requests, Turn};
+    ///
+    /// # use imsg_os::Header;
+    /// # let (mut client, mut peer) = Channel::pair(Modern::new())?;
+    /// # let (mut worker, mut end) = Channel::pair(Modern::new())?;
+    /// # for id in 0..50 {
+    /// #     peer.tx.compose(Header { id, ..Header::new(1) }, b"?", None)?;
+    /// # }
+    /// # peer.tx.flush()?;
+    /// const QUESTION: usize = 255; // the longest, in bytes
+    /// let mut asked = Requests::<u32, 32>::new(); // with which id
+    /// let answers = Turn::new(1000);
+    ///
+    /// // As many questions as the worker and the table take.
+    /// let room = worker.tx.room_for(QUESTION, false).min(32 - asked.len());
+    /// let next = client.turn(&answers.at_most(room), true, |message, _| {
+    ///     let Ok(id) = asked.insert(message.header.id) else { return Ok(()) }; // not with that limit
+    ///     let header = imsg_os::Header { id, pid: 0, ..message.header };
+    ///     worker.tx.compose(header, message.payload, None)
+    /// })?;
+    /// # assert_eq!((asked.len(), next), (32, Next::Again));
+    ///
+    /// // What to wait for.
+    /// let room = worker.tx.room_for(QUESTION, false).min(32 - asked.len());
+    /// let next = client.next(&answers.at_most(room));
+    /// assert_eq!(next, Next::Poll { readable: false, writable: false }); // not for this client
+    /// # worker.tx.flush()?;
+    /// # let id = end.rx.recv()?.expect("a question").header.id;
+    /// # assert_eq!(asked.take(id), Some(0));
+    /// # let next = client.next(&answers.at_most(32 - asked.len()));
+    /// # assert_eq!(next, Next::Again);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// This does not stall, as the program waits for what is full: a channel whose queue is full until
+    /// it can write, a full table until replies come. That wakes the program, which asks what to wait
+    /// for, now with a limit that is not 0; and [`next`](Channel::next) says to come
+    /// [again](Next::Again) if messages were left. With edge-triggered events, give the channel a turn
+    /// then, as its event may have come before.
+    ///
+    /// But two channels must not each wait for room in the other. So messages of the one that is passed
+    /// on to are handled without a limit, by a [silent](Self::silent) turn: the page of
+    /// [`Channel`](crate::Channel#in-an-event-loop) has a worker that keeps room for all answers.
+    #[must_use]
+    pub const fn at_most(self, messages: usize) -> Self {
+        Self { messages: if messages < self.messages { messages } else { self.messages }, ..self }
+    }
+
+    /// Sets whether the program has more to say on this channel than the queue had room for, such as
+    /// the rest of a long list. Then the channel comes [again](Next::Again) once there is room,
+    /// though nothing may be queued any more by then, and no event would come.
+    ///
+    /// Compose what has room, then give the channel its turn:
+    ///
+    /// ```
+    /// use imsg_os::{Channel, Header, Modern, Next, Turn};
+    ///
+    /// # let (mut channel, mut peer) = Channel::pair(Modern::new())?;
+    /// let mut list = (0..100_000_u32).peekable(); // far more than the queue takes
+    /// # let mut turns = 0;
+    /// # let mut received = 0..100_000;
+    /// loop {
+    ///     while channel.tx.has_room(4, false).is_ok()
+    ///         && let Some(number) = list.next()
+    ///     {
+    ///         channel.tx.compose(Header::new(1), &number, None)?;
+    ///     }
+    ///     let turn = Turn::silent().saying(list.peek().is_some());
+    ///     let next = channel.turn(&turn, false, |message, _| {
+    ///         println!("{message:?}");
+    ///         Ok::<_, std::convert::Infallible>(())
+    ///     })?;
+    ///     // Others have their turn here, and the program waits for what `next` says.
+    /// #   turns += 1;
+    /// #   match next {
+    /// #       Next::Poll { writable: false, .. } => break,
+    /// #       Next::Again => {}
+    /// #       _ => {
+    /// #           let _ = peer.rx.read()?;
+    /// #           for message in peer.rx.messages() {
+    /// #               let number = u32::from_ne_bytes(message?.payload.try_into()?);
+    /// #               assert_eq!(Some(number), received.next());
+    /// #           }
+    /// #       }
+    /// #   }
+    /// }
+    /// # assert!(turns > 10 && list.next().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// Where all of it is held in memory anyway, a queue that is large enough is simpler: see
+    /// [`Pages`](crate::Pages), of which only what was used is resident.
+    #[must_use]
+    pub const fn saying(self, more: bool) -> Self {
+        Self { saying: more, ..self }
+    }
+
     /// Reads, handles and writes until nothing can be done, or the messages are used up.
     fn run<D: Dialect, S: Storage, T: Storage, E>(
         &self,
@@ -119,7 +225,7 @@ impl Turn {
         mut handle: impl FnMut(Message<'_>, &mut Sender<D, T>) -> Result<(), E>,
     ) -> Result<Next, TurnError<E>> {
         let mut reads = readable || self.edge_triggered || channel.tx.gone.is_some();
-        let mut left = self.messages;
+        let (mut left, mut reads_left) = (self.messages, self.messages);
         if let Some(room) = self.room
             && let Err(reason @ Reason::TooLong { .. }) = channel.tx.has_room(room, true)
         {
@@ -128,6 +234,7 @@ impl Turn {
         loop {
             let Channel { rx, tx } = &mut *channel;
             if reads && self.may_read(rx, tx) {
+                reads_left = reads_left.saturating_sub(1);
                 match read_now(rx) {
                     Ok(outcome) => {
                         let on = self.edge_triggered || tx.gone.is_some();
@@ -141,7 +248,7 @@ impl Turn {
                 }
             }
             while left > 0
-                && self.has_room(tx)
+                && self.may_handle(tx)
                 && let Some(message) = rx.next_message().map_err(RecvError::Protocol)?
             {
                 left -= 1;
@@ -158,19 +265,23 @@ impl Turn {
                 Err(error) => return Err(error.into()),
             }
             // What is to be done now is what the write made room for.
-            let goes_on = self.has_room(tx) && rx.is_ready() || reads && self.may_read(rx, tx);
-            match (goes_on, left) {
-                (true, 0) => return Ok(Next::Again),
-                (true, _) => {}
-                (false, _) => {
-                    return tx.gone.take().map_or(Ok(channel.next(self)), |gone| Err(gone.into()));
-                }
+            let handles = self.may_handle(tx) && rx.is_ready();
+            let reads_on = reads && self.may_read(rx, tx);
+            if handles && left == 0 || reads_on && reads_left == 0 {
+                return Ok(Next::Again);
+            }
+            if !handles && !reads_on {
+                // Where the peer is gone, its last words come first, which a limit may hold back.
+                let held_back = self.messages == 0 && !is_over(rx);
+                let gone = tx.gone.take_if(|_| !held_back);
+                return gone.map_or(Ok(channel.next(self)), |gone| Err(gone.into()));
             }
         }
     }
 
-    fn has_room<D: Dialect, S: Storage>(&self, tx: &Sender<D, S>) -> bool {
-        self.room.is_none_or(|room| tx.has_room(room, true).is_ok())
+    /// Whether a message can be handled, if there is one.
+    fn may_handle<D: Dialect, S: Storage>(&self, tx: &Sender<D, S>) -> bool {
+        self.messages > 0 && self.room.is_none_or(|room| tx.has_room(room, true).is_ok())
     }
 
     /// Whether reading makes sense: the stream goes on, and what it brings can be handled.
@@ -179,8 +290,13 @@ impl Turn {
         rx: &Receiver<D, S>,
         tx: &Sender<D, T>,
     ) -> bool {
-        !rx.buf.is_finished() && !rx.is_ready() && self.has_room(tx)
+        !rx.buf.is_finished() && !rx.is_ready() && self.may_handle(tx)
     }
+}
+
+/// Whether every message was handled, and there will be no more.
+fn is_over<D: Dialect, S: Storage>(rx: &Receiver<D, S>) -> bool {
+    rx.buf.is_finished() && !rx.is_ready()
 }
 
 /// Reads without waiting, whether the socket does or not.
@@ -205,7 +321,11 @@ fn write_now<D: Dialect, S: Storage>(tx: &mut Sender<D, S>) -> io::Result<WriteO
 pub enum Next {
     /// Another turn, once the other peers have had theirs, without waiting: there is more to do.
     Again,
-    /// Another turn when the socket is ready for one of these; at least one is true.
+    /// Another turn when the socket is ready for one of these.
+    ///
+    /// Neither is true only where a turn of [no messages](Turn::at_most) left nothing to do for now:
+    /// then do not wait for this socket at all, not even by a `poll` that asks for nothing, as that
+    /// would tell that the peer hung up, again and again.
     ///
     /// An event that the peer hung up, or that something failed, is always a reason too. With
     /// edge-triggered events the program may wait for both, all the time.
@@ -337,18 +457,24 @@ impl<D: Dialect, S: Storage, T: Storage> Channel<D, S, T> {
     /// With edge-triggered events, give the channel a turn in its place, as the socket may have been
     /// writable all the time.
     pub fn next(&self, turn: &Turn) -> Next {
-        let queued = self.tx.queue_bytes() > 0;
-        if !turn.has_room(&self.tx) {
-            // Something is queued then, unless there never is room, which the turn will say.
-            Next::Poll { readable: false, writable: true }
-        } else if self.rx.is_ready() {
+        let Self { rx, tx } = self;
+        let queued = tx.queue_bytes() > 0;
+        if turn.saying && !queued {
             Next::Again
-        } else if !self.rx.buf.is_finished() {
-            Next::Poll { readable: true, writable: queued }
-        } else if queued {
-            Next::Poll { readable: false, writable: true }
+        } else if is_over(rx) {
+            match (queued, &tx.gone) {
+                (true, _) => Next::Poll { readable: false, writable: true },
+                (false, Some(_)) => Next::Again, // it says why
+                (false, None) => Next::Done,
+            }
+        } else if !turn.may_handle(tx) {
+            // Something is queued then, unless the turn takes no messages, or there never is room,
+            // which the turn will say.
+            Next::Poll { readable: false, writable: queued || turn.messages > 0 }
+        } else if rx.is_ready() || tx.gone.is_some() {
+            Next::Again
         } else {
-            Next::Done
+            Next::Poll { readable: true, writable: queued }
         }
     }
 }

@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use imsg_os::{
-    Channel, Classic, Descriptor, Dialect, Header, Missing, Modern, ReadOutcome, Reason, RecvError,
-    SendError, WriteOutcome,
+    Channel, Classic, Descriptor, Dialect, Header, Missing, Modern, Poll, ReadOutcome, Reason,
+    RecvError, SendError, Turn, WriteOutcome,
 };
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
@@ -347,4 +347,21 @@ fn a_channel_that_is_awaited_does_not_allocate() {
         assert_eq!(ALLOCATIONS.get() - before, 0, "allocations");
         assert_eq!(received, 100);
     });
+}
+
+#[test]
+fn a_wait_for_no_more_than_before_does_not_allocate() {
+    let (channel, mut peer) = Channel::pair(Modern::new()).unwrap();
+    peer.tx.compose(Header::new(1), b"", None).unwrap();
+    peer.tx.flush().unwrap();
+    let mut poll = Poll::new();
+    let mut round = || {
+        let mut waits = poll.begin();
+        waits.channel(&channel, &Turn::new(0));
+        waits.readable(&peer.rx);
+        waits.wait().unwrap();
+        assert!(poll.is_readable(&channel) && !poll.is_readable(&peer.rx));
+    };
+    round();
+    without_allocation(round);
 }

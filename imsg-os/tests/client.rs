@@ -249,6 +249,34 @@ fn a_peer_that_does_not_read_holds_calls_up_and_loses_none() {
 }
 
 #[test]
+fn a_call_that_is_given_up_while_the_peer_does_not_read_closes_its_descriptor() {
+    block_on(async {
+        const CALLS: usize = 40;
+        let (client, _run, _peer) = start::<CALLS>();
+        let calls: Vec<_> = (0..CALLS)
+            .map(|_| {
+                let (client, (descriptor, watch)) = (client.clone(), watched());
+                let call = async move {
+                    let payload = [0; 16_000];
+                    client.call(Header::new(1), &payload, Some(descriptor)).await.map(drop)
+                };
+                (tokio::spawn(call), watch)
+            })
+            .collect();
+        tokio::task::yield_now().await;
+
+        // The queue and the socket do not take so many, and those before wait for the peer to read.
+        for (call, watch) in &calls[CALLS / 2..] {
+            assert!(watch.sees_it_open());
+            call.abort();
+            while watch.sees_it_open() {
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+}
+
+#[test]
 fn however_calls_are_given_up_each_other_one_gets_its_own_reply() {
     leaving_no_descriptor(|| {
         block_on(async {

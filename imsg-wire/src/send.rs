@@ -3,6 +3,7 @@
 mod gathered;
 mod in_place;
 mod lent;
+mod room;
 
 use core::convert::Infallible;
 use core::fmt;

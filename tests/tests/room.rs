@@ -47,6 +47,10 @@ fn queue(queue: &mut Queue, way: u8, payload: &[u8], descriptor: bool) -> Result
     }
 }
 
+fn too_long(len: usize, max: usize) -> Reason {
+    Reason::TooLong { len: len + 16, max }
+}
+
 proptest! {
     #[test]
     fn a_message_is_taken_if_and_only_if_there_is_room_for_it(
@@ -59,6 +63,8 @@ proptest! {
             match step {
                 Step::Queue { way, len, descriptor } => {
                     let room = tx.has_room(len, descriptor);
+                    let fits_later = matches!(room, Err(reason) if reason != too_long(len, max_len));
+                    prop_assert_eq!(tx.room_for(len, descriptor) == 0, fits_later);
                     let queued = queue(&mut tx, way, &[0; 128][..len], descriptor);
                     prop_assert_eq!(room.is_ok(), queued.is_ok(), "{:?} {:?}", room, queued);
                     prop_assert_eq!(
@@ -82,6 +88,41 @@ proptest! {
         }
         prop_assert!(tx.has_room(max_len - 16, true).is_ok() || !tx.is_empty());
     }
+}
+
+proptest! {
+    #[test]
+    fn as_many_messages_are_taken_as_there_is_room_for(
+        steps in prop::collection::vec(step(), 0..20),
+        len in 0..60_usize,
+        descriptor: bool,
+    ) {
+        let mut tx = Queue::with_descriptors(Modern::new(), [0; 128]);
+        for step in steps {
+            match step {
+                Step::Queue { way, len, descriptor } => {
+                    let _ = queue(&mut tx, way, &[0; 128][..len], descriptor);
+                }
+                Step::GiveUp(_) => {}
+                Step::Send(n) => {
+                    let n = n.min(tx.chunk().map_or(0, |chunk| chunk.bytes.len()));
+                    tx.consume(n).unwrap();
+                }
+            }
+        }
+        let room = tx.room_for(len, descriptor);
+        for n in 0..room {
+            let queued = queue(&mut tx, 0, &[0; 128][..len], descriptor);
+            prop_assert!(queued.is_ok(), "{} of {}", n, room);
+        }
+    }
+}
+
+#[test]
+fn an_empty_queue_has_room_for_as_many_as_it_takes_and_never_lacks_room_for_what_never_fits() {
+    let tx = Queue::with_descriptors(Modern::new(), [0; 128]);
+    assert_eq!([0, 16, 112, 113].map(|len| tx.room_for(len, false)), [8, 4, 1, usize::MAX]);
+    assert_eq!([0, 48].map(|len| tx.room_for(len, true)), [DESCRIPTORS, 2]);
 }
 
 #[test]

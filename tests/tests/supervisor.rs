@@ -199,7 +199,7 @@ fn a_hangup_has_the_configuration_read_again() {
 }
 
 #[test]
-fn a_configuration_of_many_times_the_queue_arrives_whole() {
+fn a_configuration_of_many_times_what_a_socket_takes_arrives_whole() {
     let mut daemon = Daemon::start("one 1\n");
     let config: String = (0..20_000).map(|n| format!("{n} {n}{}\n", "x".repeat(100))).collect();
 
@@ -213,10 +213,37 @@ fn a_configuration_of_many_times_the_queue_arrives_whole() {
 }
 
 #[test]
-fn a_configuration_that_cannot_be_read_changes_nothing() {
+fn more_questions_than_can_be_passed_on_at_a_time_wait_and_all_are_answered() {
+    const QUESTIONS: u32 = 2000;
+    let daemon = Daemon::start("one 1\n");
+    assert_eq!(daemon.client().ask("one").as_deref(), Some("1"));
+    let Channel { mut rx, mut tx } = daemon.client().0;
+
+    let asks = thread::spawn(move || {
+        for id in 0..QUESTIONS {
+            if tx.has_room(3, false).is_err() {
+                tx.flush().unwrap();
+            }
+            tx.compose(Header { id, ..Header::new(1) }, b"one", None).unwrap();
+        }
+        tx.flush().unwrap();
+        tx
+    });
+
+    for id in 0..QUESTIONS {
+        let answer = rx.recv().unwrap().expect("an answer");
+        assert_eq!((answer.header.msg_type, answer.header.id), (2, id));
+    }
+    asks.join().unwrap();
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_or_is_too_long_changes_nothing() {
     let mut daemon = Daemon::start("one 1\n");
-    daemon.configure("nonsense\n");
-    daemon.until("nothing changed");
+    for bad in ["nonsense\n", &"one 2\n".repeat(2 << 20)] {
+        daemon.configure(bad);
+        daemon.until("nothing changed");
+    }
     daemon.configure("two 2\n");
     daemon.until_configured(2);
 
@@ -324,6 +351,21 @@ fn a_worker_that_is_sent_something_wrong_by_the_other_one_is_started_again() {
 
         daemon.client().until_it_hears("one", "1");
     }
+}
+
+#[test]
+fn a_worker_that_does_not_read_what_it_is_sent_is_started_again() {
+    let config = format!("one {}\n", "1".repeat(1000)).repeat(8000);
+    let mut daemon = Daemon::start(&config);
+    daemon.engine.signal(Signal::SIGSTOP);
+
+    until("the queue is full", || {
+        daemon.process().signal(Signal::SIGHUP);
+        daemon.lines.try_recv().is_ok_and(|line| line.contains("SIGKILL"))
+    });
+
+    daemon.until("has configuration");
+    assert_eq!(daemon.client().ask("one").map(|it| it.len()), Some(1000));
 }
 
 #[test]

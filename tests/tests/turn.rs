@@ -5,8 +5,8 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use imsg_os::{
@@ -17,7 +17,7 @@ use imsg_tests::effort::cases;
 use imsg_wire::{Messages, SendBuf};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg, setsockopt, sockopt};
 use proptest::prelude::*;
 
 /// The largest payload.
@@ -301,6 +301,8 @@ fn after_a_turn_the_channel_waits_again_if_it_did_before() {
 fn a_room_that_no_queue_has_is_an_error_and_not_a_stall() {
     let (mut channel, _peer) = Channel::pair(Modern::new()).unwrap();
     let len = channel.tx.max_len();
+    let waits = Next::Poll { readable: false, writable: true }; // so it has a turn
+    assert_eq!(channel.next(&Turn::new(len)), waits);
 
     let error = channel.turn(&Turn::new(len), false, nothing).unwrap_err();
 
@@ -459,4 +461,143 @@ fn what_ended_a_turn_is_an_error_of_the_system_with_its_number() {
         (handler.kind(), handler.to_string()),
         (ErrorKind::Other, "no such file".to_owned())
     );
+}
+
+/// Counts the messages that are handled.
+fn count(seen: &mut u32) -> impl FnMut(Message<'_>, &mut Sender) -> Result<(), Infallible> {
+    |_, _| {
+        *seen += 1;
+        Ok(())
+    }
+}
+
+fn send(peer: &mut Channel<Modern>, messages: u32) {
+    for n in 0..messages {
+        peer.tx.compose(Header::new(n), b"", None).unwrap();
+    }
+    peer.tx.flush().unwrap();
+}
+
+#[test]
+fn a_turn_handles_no_more_messages_than_its_limit_and_a_limit_is_no_licence_for_more() {
+    let (mut channel, mut peer) = Channel::pair(Modern::new()).unwrap();
+    send(&mut peer, 10);
+    let turn = Turn::new(0).messages(4);
+    for (limit, handled) in [(3, 3), (100, 4)] {
+        let mut seen = 0;
+        let next = channel.turn(&turn.at_most(limit), true, count(&mut seen)).unwrap();
+        assert_eq!((seen, next), (handled, Next::Again));
+    }
+}
+
+#[test]
+fn a_turn_of_no_messages_sends_and_reads_nothing() {
+    let (mut channel, mut peer) = Channel::pair(Modern::new()).unwrap();
+    send(&mut peer, 1);
+    channel.tx.compose(Header::new(7), b"", None).unwrap();
+    let held = Turn::new(0).at_most(0);
+    assert_eq!(channel.next(&held), Next::Poll { readable: false, writable: true });
+
+    let next = channel.turn(&held, true, nothing).unwrap();
+
+    assert_eq!(next, Next::Poll { readable: false, writable: false });
+    assert_eq!(channel.rx.unread_bytes(), 0);
+    assert_eq!(peer.rx.recv().unwrap().unwrap().header.msg_type, 7);
+}
+
+#[test]
+fn messages_that_were_held_back_come_at_once_when_the_limit_is_lifted() {
+    let (mut channel, mut peer) = Channel::pair(Modern::new()).unwrap();
+    send(&mut peer, 2);
+    let turn = Turn::new(0);
+    let mut seen = 0;
+    assert_eq!(channel.turn(&turn.at_most(1), true, count(&mut seen)).unwrap(), Next::Again);
+    let held = channel.turn(&turn.at_most(0), true, nothing).unwrap();
+    assert_eq!(held, Next::Poll { readable: false, writable: false });
+
+    assert_eq!(channel.next(&turn.at_most(1)), Next::Again);
+    let _ = channel.turn(&turn.at_most(1), false, count(&mut seen)).unwrap();
+    assert_eq!(seen, 2);
+}
+
+#[test]
+fn the_last_words_of_a_peer_are_held_back_like_others_and_come_before_the_error() {
+    let (mut channel, mut peer) = Channel::pair(Modern::new()).unwrap();
+    send(&mut peer, 2);
+    drop(peer);
+    channel.tx.compose(Header::new(9), b"", None).unwrap();
+    let turn = Turn::new(0);
+
+    let held = channel.turn(&turn.at_most(0), true, nothing).unwrap();
+    assert_eq!(held, Next::Poll { readable: false, writable: false });
+
+    let mut seen = 0;
+    assert_eq!(channel.next(&turn.at_most(1)), Next::Again);
+    assert_eq!(channel.turn(&turn.at_most(1), false, count(&mut seen)).unwrap(), Next::Again);
+    let held = channel.turn(&turn.at_most(0), false, nothing).unwrap();
+    assert_eq!(held, Next::Poll { readable: false, writable: false });
+    let error = channel.turn(&turn, false, count(&mut seen)).unwrap_err();
+    assert_eq!((seen, error.is_peer_gone()), (2, true));
+}
+
+#[test]
+fn a_channel_with_nothing_more_to_come_is_done_whatever_its_limit() {
+    let (mut channel, peer) = Channel::pair(Modern::new()).unwrap();
+    drop(peer);
+    assert_eq!(channel.turn(&Turn::new(0), true, nothing).unwrap(), Next::Done);
+    assert_eq!(channel.next(&Turn::new(0).at_most(0)), Next::Done);
+}
+
+#[test]
+fn a_channel_with_more_to_say_comes_again_when_the_queue_is_empty_and_else_when_it_can_send() {
+    for turn in [Turn::silent(), Turn::silent().edge_triggered()] {
+        let (mut channel, _peer) = Channel::pair(Modern::new()).unwrap();
+        let saying = turn.saying(true);
+        assert_eq!(channel.turn(&saying, false, nothing).unwrap(), Next::Again);
+        let next = loop {
+            while channel.tx.compose(Header::new(1), &[0_u8; 1000], None).is_ok() {}
+            match channel.turn(&saying, false, nothing).unwrap() {
+                Next::Again => {}
+                next => break next,
+            }
+        };
+        assert_eq!(next, Next::Poll { readable: true, writable: true });
+        assert!(channel.tx.queue_bytes() > 0);
+    }
+}
+
+#[test]
+fn a_peer_that_closed_its_end_is_told_the_rest() {
+    let (mut channel, peer) = Channel::pair(Modern::new()).unwrap();
+    let Channel { rx: _rx, tx } = peer;
+    tx.shutdown().unwrap();
+    let turn = Turn::silent();
+    assert_eq!(channel.turn(&turn.saying(true), true, nothing).unwrap(), Next::Again);
+    assert_eq!(channel.turn(&turn.saying(false), true, nothing).unwrap(), Next::Done);
+}
+
+/// On Linux a read stops behind what was sent with a descriptor, wanted or not.
+#[test]
+#[cfg(target_os = "linux")]
+fn an_edge_triggered_turn_reads_no_more_often_than_it_may_handle_messages() {
+    let (ours, peer) = UnixStream::pair().unwrap();
+    let mut channel = Channel::new(ours, Modern::new()).unwrap();
+    let message = stream(&[84]);
+    for byte in &message {
+        let descriptors = [peer.as_raw_fd()];
+        let control = [ControlMessage::ScmRights(&descriptors)];
+        let bytes = [IoSlice::new(std::slice::from_ref(byte))];
+        let flags = MsgFlags::empty();
+        assert_eq!(sendmsg::<()>(peer.as_raw_fd(), &bytes, &control, flags, None), Ok(1));
+    }
+    let turn = Turn::new(0).messages(40).edge_triggered();
+    let mut seen = 0;
+
+    for unread in [40, 80] {
+        assert_eq!(channel.turn(&turn, true, count(&mut seen)).unwrap(), Next::Again);
+        assert_eq!((seen, channel.rx.unread_bytes()), (0, unread));
+    }
+    let next = channel.turn(&turn, false, count(&mut seen)).unwrap();
+
+    assert_eq!((seen, next), (1, Next::Poll { readable: true, writable: false }));
 }

@@ -3,20 +3,20 @@
 use std::collections::BTreeMap;
 use std::mem;
 
-use imsg_os::imsg_wire::typed::Protocol;
-use imsg_os::{Channel, Message, Modern, Next, Sender, Turn};
+use imsg_os::typed::Protocol;
+use imsg_os::{Channel, Message, Modern, Next, Poll, Sender, Turn};
 
-use crate::Result;
 use crate::protocol::{Answer, FromWorker, Question, ToWorker, VALUE};
-use crate::wait::{Socket, is_there, wait};
+use crate::{Result, is_there};
+
+const TURN: Turn = Turn::new(VALUE); // no answer is longer
 
 pub(crate) fn run(mut parent: Channel) -> Result<()> {
-    let (of_parent, of_frontend) = (Turn::new(4), Turn::new(VALUE));
-    let (mut from_parent, mut from_frontend) = (false, false);
+    let mut poll = Poll::new();
     let mut frontend = None::<Channel>;
     let (mut values, mut staged) = (BTreeMap::new(), BTreeMap::new());
     loop {
-        let next = parent.turn(&of_parent, from_parent, |message, tx| -> Result<()> {
+        let next = parent.turn(&TURN, poll.is_readable(&parent), |message, tx| -> Result<()> {
             match message.try_into()? {
                 ToWorker::Peer { descriptor } => {
                     frontend = Some(Channel::new(descriptor, Modern::new())?);
@@ -40,21 +40,17 @@ pub(crate) fn run(mut parent: Channel) -> Result<()> {
         let answer = |message: Message<'_>, tx: &mut Sender| -> Result<()> {
             let id = message.header.id;
             let Question::Get { name } = message.try_into()?;
-            let answer = match values.get(name) {
-                Some(value) => Answer::Value { value },
-                None => Answer::Unknown,
-            };
-            Ok(answer.compose(tx, id)?)
+            let value = values.get(name).map(|value| Answer::Value { value });
+            Ok(value.unwrap_or(Answer::Unknown).compose(tx, id)?)
         };
         if let Some(channel) = &mut frontend
-            && !is_there("the frontend", channel.turn(&of_frontend, from_frontend, answer))?
+            && !is_there(channel.turn(&TURN, poll.is_readable(channel), answer))?
         {
             frontend = None; // it has died, and the parent introduces another one
         }
-        let mut sockets = vec![Socket::channel(&parent, &of_parent, &mut from_parent)];
-        if let Some(channel) = &frontend {
-            sockets.push(Socket::channel(channel, &of_frontend, &mut from_frontend));
-        }
-        wait(sockets)?;
+        let mut waits = poll.begin();
+        waits.channel(&parent, &TURN);
+        frontend.iter().for_each(|it| waits.channel(it, &TURN));
+        waits.wait()?;
     }
 }

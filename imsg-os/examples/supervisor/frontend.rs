@@ -3,33 +3,40 @@
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixListener;
 
-use imsg_os::imsg_wire::typed::Protocol;
-use imsg_os::{Channel, Message, Modern, Next, Requests, Sender, Turn};
+use imsg_os::typed::Protocol;
+use imsg_os::{Channel, Message, Modern, Next, Poll, Requests, Sender, Turn};
 
-use crate::Result;
-use crate::complain::complain;
 use crate::protocol::{Answer, NAME, Question, ToWorker, VALUE};
-use crate::wait::{Socket, goes_on, is_there, wait};
+use crate::{Result, goes_on, is_there};
 
 const CLIENTS: usize = 50; // any system gives 64 descriptors; other clients wait
-/// Clients by their number, and whether they have something to read.
-type Clients = BTreeMap<u64, (Channel, bool)>;
+/// Clients by their number.
+type Clients = BTreeMap<u64, Channel>;
+/// Which client asked, and with which id.
+type Asked = Requests<(u64, u32), ASKED>;
+const ASKED: usize = 32;
+
+const SILENT: Turn = Turn::silent();
+/// Takes as many questions of a client as the engine has room for; and for their answers, and those
+/// to come, there are places and room.
+fn of_client(client: &Channel, engine: Option<&Channel>, asked: &Asked) -> Turn {
+    let answers = client.tx.room_for(VALUE, false).min(ASKED).saturating_sub(asked.len());
+    let questions = engine.map_or(usize::MAX, |engine| engine.tx.room_for(NAME, false));
+    Turn::silent().at_most(questions.min(answers))
+}
 
 pub(crate) fn run(mut parent: Channel) -> Result<()> {
-    let (silent, answers) = (Turn::silent(), Turn::new(VALUE));
-    let (mut from_parent, mut from_engine, mut come) = (false, false, false);
-    let mut listener = None::<UnixListener>;
-    let mut engine = None::<Channel>;
-    // Which client asked, and with which id.
-    let mut asked = Requests::<(u64, u32), 32>::new();
+    let mut poll = Poll::new();
+    let (mut listener, mut engine) = (None::<UnixListener>, None::<Channel>);
+    let mut asked = Asked::new();
     let mut clients = Clients::new();
     let mut number = 0;
     loop {
-        let mut introduced = None;
-        let next = parent.turn(&silent, from_parent, |message, _| -> Result<()> {
+        let mut lost = false;
+        let next = parent.turn(&SILENT, poll.is_readable(&parent), |message, _| -> Result<()> {
             match message.try_into()? {
                 ToWorker::Peer { descriptor } => {
-                    introduced = Some(Channel::new(descriptor, Modern::new())?);
+                    (engine, lost) = (Some(Channel::new(descriptor, Modern::new())?), true);
                 }
                 ToWorker::Listen { descriptor } => listener = Some(descriptor.into()),
                 other => return Err(other.name().into()),
@@ -40,64 +47,52 @@ pub(crate) fn run(mut parent: Channel) -> Result<()> {
             return Ok(());
         }
 
-        let mut lost = introduced.is_some();
-        if let Some(channel) = &mut engine {
-            let turn = channel.turn(&silent, from_engine, |message, _| -> Result<()> {
-                let to = asked.take(message.header.id).ok_or("it was not asked this")?;
-                reply(&mut clients, to, message.try_into()?);
-                Ok(())
-            });
-            lost |= !is_there("the engine", turn)?;
+        let replied = |message: Message<'_>, _: &mut Sender| -> Result<()> {
+            let to = asked.take(message.header.id).ok_or("it was not asked this")?;
+            reply(&mut clients, to, message.try_into()?)
+        };
+        if let Some(channel) = &mut engine
+            && !is_there(channel.turn(&SILENT, poll.is_readable(channel), replied))?
+        {
+            (engine, lost) = (None, true); // it has died, and the parent introduces another one
         }
         if lost {
-            asked.drain().for_each(|(_, to)| reply(&mut clients, to, Answer::Unavailable));
-            engine = introduced.take(); // if it has died, the parent introduces another one
+            let mut unanswered = asked.drain();
+            unanswered.try_for_each(|(_, to)| reply(&mut clients, to, Answer::Unavailable))?;
         }
 
-        clients.retain(|number, (client, readable)| {
+        clients.retain(|number, client| {
+            let turn = of_client(client, engine.as_ref(), &asked);
             let ask = |message: Message<'_>, tx: &mut Sender| -> Result<()> {
                 let id = message.header.id;
                 let Question::Get { name } = message.try_into()?;
-                if name.len() <= NAME
-                    && let Some(engine) = &mut engine
-                    && engine.tx.has_room(NAME, false).is_ok()
-                    && let Ok(request) = asked.insert((*number, id))
-                {
-                    Question::Get { name }.compose(&mut engine.tx, request)?;
-                } else {
-                    Answer::Unavailable.compose(tx, id)?;
-                }
-                Ok(())
+                let Some(engine) = engine.as_mut().filter(|_| name.len() <= NAME) else {
+                    return Ok(Answer::Unavailable.compose(tx, id)?);
+                };
+                let request = asked.insert((*number, id)).map_err(|_| "there is no room for it")?;
+                Ok(Question::Get { name }.compose(&mut engine.tx, request)?)
             };
-            goes_on(format_args!("client {number}"), client.turn(&answers, *readable, ask))
+            let next = client.turn(&turn, poll.is_readable(client), ask);
+            goes_on(format_args!("client {number}"), next)
         });
-        if let (Some(listener), true) = (&listener, come)
-            && let Ok((socket, _)) = listener.accept()
-        {
+        let arrivals = listener.as_ref().filter(|it| poll.is_readable(*it));
+        if let Some(Ok((socket, _))) = arrivals.map(UnixListener::accept) {
             number += 1;
-            clients.insert(number, (Channel::new(socket, Modern::new())?, false));
+            clients.insert(number, Channel::new(socket, Modern::new())?);
         }
-        come = false;
 
-        let mut sockets = vec![Socket::channel(&parent, &silent, &mut from_parent)];
-        if let Some(engine) = &engine {
-            sockets.push(Socket::channel(engine, &silent, &mut from_engine));
+        let mut waits = poll.begin();
+        waits.channel(&parent, &SILENT);
+        engine.iter().for_each(|it| waits.channel(it, &SILENT));
+        for client in clients.values() {
+            waits.channel(client, &of_client(client, engine.as_ref(), &asked));
         }
-        if let (Some(listener), true) = (&listener, clients.len() < CLIENTS) {
-            sockets.push(Socket::input(listener, &mut come));
-        }
-        for (client, readable) in clients.values_mut() {
-            sockets.push(Socket::channel(client, &answers, readable));
-        }
-        wait(sockets)?;
+        listener.iter().filter(|_| clients.len() < CLIENTS).for_each(|it| waits.readable(it));
+        waits.wait()?;
     }
 }
 
 /// Queues an answer to a client that may be gone; it is sent in the client's next turn.
-fn reply(clients: &mut Clients, (number, id): (u64, u32), answer: Answer<'_>) {
-    let Some((client, _)) = clients.get_mut(&number) else { return };
-    if let Err(refused) = answer.compose(&mut client.tx, id) {
-        complain("frontend", format_args!("client {number} reads no answers: {refused}"));
-        clients.remove(&number);
-    }
+fn reply(clients: &mut Clients, (number, id): (u64, u32), answer: Answer<'_>) -> Result<()> {
+    clients.get_mut(&number).map_or(Ok(()), |client| Ok(answer.compose(&mut client.tx, id)?))
 }

@@ -26,17 +26,18 @@ mod parent;
 mod protocol;
 #[path = "../shared/sandbox.rs"]
 mod sandbox;
-#[path = "../shared/wait.rs"]
-mod wait;
+#[path = "../shared/signals.rs"]
+mod signals;
 
 use std::error::Error;
+use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use imsg_os::imsg_wire::typed::Protocol;
 use imsg_os::process::CHANNEL;
-use imsg_os::{Channel, Modern, inherited};
+use imsg_os::typed::Protocol;
+use imsg_os::{Channel, Modern, Next, TurnError, inherited};
 
 use crate::complain::complain;
 use crate::protocol::FromWorker;
@@ -74,4 +75,19 @@ fn start_worker() -> Result<Channel> {
     parent.rx.allow_descriptors();
     FromWorker::Ready(layers).compose(&mut parent.tx, 0)?;
     Ok(parent)
+}
+
+/// Whether a peer that is trusted, and may die, is there after this turn. Any other end of the
+/// channel is an error.
+fn is_there(turn: Result<Next, TurnError<Box<dyn Error>>>) -> Result<bool> {
+    match turn {
+        Err(error) if error.is_peer_gone() => Ok(false),
+        turn => Ok(turn? != Next::Done),
+    }
+}
+
+/// Whether a channel goes on after this turn. Complains of an error.
+fn goes_on(peer: impl Display, turn: Result<Next, impl Display>) -> bool {
+    let turn = turn.inspect_err(|error| complain("supervisor", format!("{peer}: {error}")));
+    turn.is_ok_and(|next| next != Next::Done)
 }

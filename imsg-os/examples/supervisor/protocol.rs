@@ -2,8 +2,8 @@
 
 use std::os::fd::OwnedFd;
 
-use imsg_os::imsg_wire::typed::Counted;
 use imsg_os::protocol;
+use imsg_os::typed::Counted;
 
 use crate::layers::Layers;
 

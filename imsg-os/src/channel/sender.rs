@@ -173,6 +173,16 @@ impl<D: Dialect, S: Storage, K: AsFd> Sender<D, S, K> {
         self.buf.has_room(payload_len, descriptor)
     }
 
+    /// How many messages can be queued now at least, before one is refused for want of room, each
+    /// with a payload of up to this many bytes, and with a descriptor or without.
+    ///
+    /// It says how many messages of another channel can be [passed on](crate::Turn::at_most) to this
+    /// one. A message that is [too long](Reason::TooLong) is never refused for want of room, so that
+    /// is `usize::MAX`: who waits for room would wait for ever.
+    pub fn room_for(&self, payload_len: usize, descriptor: bool) -> usize {
+        self.buf.room_for(payload_len, descriptor)
+    }
+
     /// Sets the pid that stands in messages whose header says 0, as after a `fork`. It is that
     /// of the process that made the channel.
     pub fn set_pid(&mut self, pid: u32) {

@@ -128,11 +128,16 @@ fn poll(socket: BorrowedFd<'_>, interest: Interest, time: Option<Micros>) -> io:
         Interest::Writable => libc::POLLOUT,
     };
     // A part of a millisecond counts as a whole one, as zero would not wait.
-    let millis = |time: Micros| c_int::try_from(time.div_ceil(1000));
-    let timeout = time.map_or(-1, |time| millis(time).unwrap_or(c_int::MAX));
-    let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events, revents: 0 };
-    // SAFETY: there is one `pollfd`, as stated, and it is borrowed for writing.
-    let ready = unsafe { libc::poll(&mut poll, 1, timeout) };
+    let millis = time.map(|time| time.div_ceil(1000));
+    poll_all(&mut [libc::pollfd { fd: socket.as_raw_fd(), events, revents: 0 }], millis)
+}
+
+/// Waits until one of these is ready, for so many milliseconds, or without a limit. Whether one is.
+pub(crate) fn poll_all(fds: &mut [libc::pollfd], millis: Option<u64>) -> io::Result<bool> {
+    let timeout = millis.map_or(-1, |millis| c_int::try_from(millis).unwrap_or(c_int::MAX));
+    let len = libc::nfds_t::try_from(fds.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: there are so many `pollfd`, and they are borrowed for writing.
+    let ready = unsafe { libc::poll(fds.as_mut_ptr(), len, timeout) };
     Ok(check(ready as isize)? > 0)
 }
 

@@ -63,7 +63,8 @@ use crate::turn::TurnError;
 /// The future of a call is cancel safe: it can be dropped at any time, as by a time limit. The
 /// request may or may not be sent then, and its reply is dropped when it comes, so that no other
 /// call is given it. A descriptor is always in one place: with the caller, on its way, or with the
-/// peer; what is dropped on its way is closed.
+/// peer; what is dropped on its way is closed. While there is no room for the request, that is at
+/// once; one that is queued by then stays until the peer reads.
 ///
 /// Calls wait for their turn when there are as many as the driver holds, or when the peer does not
 /// read. Unlike the channel, a call allocates, for the payload and the reply.
@@ -217,8 +218,8 @@ impl From<CallError> for io::Error {
 pub struct Driver<const N: usize, D: Dialect = Modern, S: Storage = Pages, T: Storage = S> {
     channel: Channel<D, S, T>,
     requests: mpsc::Receiver<Request>,
-    /// A request for which there is no room yet.
-    held: Option<Request>,
+    /// Requests for which there is no room yet.
+    held: VecDeque<Request>,
     /// Who waits for a reply.
     waiting: Requests<Caller, N>,
     /// The ids of the messages that are queued, and of some before that were sent since.
@@ -229,6 +230,8 @@ pub struct Driver<const N: usize, D: Dialect = Modern, S: Storage = Pages, T: St
 enum Event<'a> {
     /// What failed for a time can be tried again.
     Rested,
+    /// Calls were given up whose requests were held.
+    GivenUp,
     Sent(io::Result<()>),
     /// `None` when no client is left.
     Request(Option<Request>),
@@ -244,7 +247,7 @@ impl<const N: usize, D: Dialect, S: Storage, T: Storage> Driver<N, D, S, T> {
         let (sender, requests) = mpsc::channel(N);
         let client = Client { requests: sender, permits: Arc::new(Semaphore::new(N)) };
         let (waiting, queued) = (Requests::new(), VecDeque::new());
-        (client, Self { channel, requests, held: None, waiting, queued })
+        (client, Self { channel, requests, held: VecDeque::new(), waiting, queued })
     }
 
     /// Runs until no client is left and all is sent, or until the peer closes its end.
@@ -279,9 +282,9 @@ impl<const N: usize, D: Dialect, S: Storage, T: Storage> Driver<N, D, S, T> {
         loop {
             self.queue_held();
             let Self { channel: Channel { rx, tx }, requests, held, waiting, queued } = &mut self;
-            let room = held.as_ref().map(|request| request.payload.len());
+            let room = held.front().map(|request| request.payload.len());
             let sends = failed.is_none() && tx.queue_bytes() > 0;
-            if !clients_left && !sends && held.is_none() {
+            if !clients_left && !sends && held.is_empty() {
                 break;
             }
             let event = {
@@ -299,6 +302,12 @@ impl<const N: usize, D: Dialect, S: Storage, T: Storage> Driver<N, D, S, T> {
                     if send_rest.poll_over(cx) || recv_rest.poll_over(cx) {
                         return Poll::Ready(Event::Rested);
                     }
+                    // Neither their descriptors nor their places wait for the peer to read.
+                    let before = held.len();
+                    held.retain_mut(|request| request.caller.poll_closed(cx).is_pending());
+                    if held.len() < before {
+                        return Poll::Ready(Event::GivenUp);
+                    }
                     if sends
                         && !send_rest.rests
                         && let Poll::Ready(sent) = send.as_mut().poll(cx)
@@ -306,7 +315,7 @@ impl<const N: usize, D: Dialect, S: Storage, T: Storage> Driver<N, D, S, T> {
                         return Poll::Ready(Event::Sent(sent));
                     }
                     if clients_left
-                        && room.is_none()
+                        && held.len() < N
                         && let Poll::Ready(request) = request.as_mut().poll(cx)
                     {
                         return Poll::Ready(Event::Request(request));
@@ -319,7 +328,7 @@ impl<const N: usize, D: Dialect, S: Storage, T: Storage> Driver<N, D, S, T> {
                 .await
             };
             match event {
-                Event::Rested => {}
+                Event::Rested | Event::GivenUp => {}
                 Event::Message(Err(RecvError::DescriptorLimit)) => recv_rest.begin(),
                 Event::Message(message) => match message? {
                     Some(message) => match waiting.take(message.header.id) {
@@ -332,11 +341,11 @@ impl<const N: usize, D: Dialect, S: Storage, T: Storage> Driver<N, D, S, T> {
                 Event::Request(None) => clients_left = false,
                 // Dropped, it tells its caller.
                 Event::Request(Some(_)) if failed.is_some() => {}
-                Event::Request(request) => *held = request,
+                Event::Request(Some(request)) => held.push_back(request),
                 Event::Sent(Ok(())) => {}
                 Event::Sent(Err(error)) if is_temporary(&error) => send_rest.begin(),
                 Event::Sent(Err(error)) if is_peer_gone(&error) => {
-                    *held = None;
+                    held.clear();
                     // Dropped, each tells its caller.
                     queued.drain(..queued.len().saturating_sub(tx.queue_len()));
                     queued.drain(..).for_each(|id| drop(waiting.take(id)));
@@ -362,32 +371,34 @@ impl<const N: usize, D: Dialect, S: Storage, T: Storage> Driver<N, D, S, T> {
         failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// Queues the request that is held, if there is room.
+    /// Queues the requests that are held, as long as there is room.
     fn queue_held(&mut self) {
         let Self { channel: Channel { tx, .. }, held, waiting, queued, .. } = self;
-        let Some(request) = held.take_if(|Request { payload, descriptor, .. }| {
+        while let Some(Request { payload, descriptor, .. }) = held.front() {
             let room = tx.has_room(payload.len(), descriptor.is_some());
-            !matches!(room, Err(Reason::Full { .. } | Reason::DescriptorsFull))
-        }) else {
-            return;
-        };
-        let Request { header, payload, descriptor, caller } = request;
-        if caller.is_closed() {
-            return;
-        }
-        if waiting.len() == N {
-            // Each call that is not given up has a permit, and so has this one.
-            waiting.expire(|_, caller| caller.is_closed()).for_each(drop);
-        }
-        // It does not fail, as there is a place now.
-        let Ok(id) = waiting.insert(caller) else { return };
-        // Those before were sent.
-        queued.drain(..queued.len().saturating_sub(tx.queue_len()));
-        match tx.compose(Header { id, ..header }, &payload[..], descriptor) {
-            Ok(()) => queued.push_back(id),
-            Err(refused) => {
-                if let Some(caller) = waiting.take(id) {
-                    let _ = caller.send(Err(CallError::Refused(refused)));
+            if matches!(room, Err(Reason::Full { .. } | Reason::DescriptorsFull)) {
+                return;
+            }
+            let Some(Request { header, payload, descriptor, caller }) = held.pop_front() else {
+                return;
+            };
+            if caller.is_closed() {
+                continue;
+            }
+            if waiting.len() == N {
+                // Each call that is not given up has a permit, and so has this one.
+                waiting.expire(|_, caller| caller.is_closed()).for_each(drop);
+            }
+            // It does not fail, as there is a place now.
+            let Ok(id) = waiting.insert(caller) else { return };
+            // Those before were sent.
+            queued.drain(..queued.len().saturating_sub(tx.queue_len()));
+            match tx.compose(Header { id, ..header }, &payload[..], descriptor) {
+                Ok(()) => queued.push_back(id),
+                Err(refused) => {
+                    if let Some(caller) = waiting.take(id) {
+                        let _ = caller.send(Err(CallError::Refused(refused)));
+                    }
                 }
             }
         }

@@ -205,6 +205,7 @@ fn buffers<D: Dialect + Copy>(dialect: D, rule: Pairing, bytes: &[u8], log: &mut
         black_box((rx.is_ready(), rx.is_finished(), rx.offset(), rx.descriptors_allowed()));
         black_box((tx.is_empty(), tx.queue_len(), tx.queue_bytes(), tx.sent()));
         black_box((rx.received(), rx.unread_bytes(), rx.next_len()));
+        black_box(tx.room_for(chunk.len(), chunk.len() > 2));
         if let Err(error) = tx.has_room(chunk.len(), chunk.len() > 1) {
             log.error(error);
         }

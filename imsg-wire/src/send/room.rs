@@ -1,0 +1,37 @@
+//! How much can be queued.
+
+use crate::dialect::{Dialect, header_len};
+use crate::error::Reason;
+use crate::send::SendBuf;
+use crate::storage::Storage;
+
+impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
+    /// How many messages can be queued now at least, before one is refused for want of room, each
+    /// with a payload of up to this many bytes, and with a descriptor or without.
+    ///
+    /// There can be room for more once some were queued, as what is there may be moved then. A message
+    /// that is [too long](Reason::TooLong) is never refused for want of room, so that is `usize::MAX`:
+    /// who waits for room would wait for ever.
+    ///
+    /// ```
+    /// use imsg_wire::{Header, Modern, SendBuf};
+    ///
+    /// let mut queue = SendBuf::new(Modern::new(), [0; 64]);
+    /// assert_eq!(queue.room_for(4, false), 3); // of 20 bytes each
+    /// queue.compose(Header::new(1), b"long", None)?;
+    /// assert_eq!(queue.room_for(4, false), 2);
+    /// # Ok::<(), imsg_wire::Refused>(())
+    /// ```
+    pub fn room_for(&self, payload_len: usize, descriptor: bool) -> usize {
+        match self.has_room(payload_len, descriptor) {
+            Ok(()) => {}
+            Err(Reason::TooLong { .. }) => return usize::MAX,
+            Err(_) => return 0,
+        }
+        let len = header_len::<D>().saturating_add(payload_len);
+        let free = self.state.free(self.storage.bytes().len(), len);
+        let descriptors =
+            if descriptor { N.saturating_sub(self.state.descriptors.len()) } else { usize::MAX };
+        free.checked_div(len).unwrap_or(usize::MAX).min(descriptors)
+    }
+}
