@@ -2,7 +2,6 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use imsg_wire::{Dialect, Header, Modern, Storage};
@@ -208,6 +207,8 @@ use crate::sys::{self, Interest, Pages};
 /// # assert!(!on_event(&mut channel)?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// [`UnixStream::set_nonblocking`]: std::os::unix::net::UnixStream::set_nonblocking
 pub type Channel<D = Modern, S = Pages, T = S> = channel::Channel<D, S, OwnedFd, T>;
 
 /// The receiving half of a [`Channel`].
@@ -243,8 +244,11 @@ impl<D: Dialect + Clone> Channel<D> {
     ///
     /// What `socketpair` says.
     pub fn pair(dialect: D) -> io::Result<(Self, Self)> {
-        let (one, other) = UnixStream::pair()?;
-        Ok((Self::new(one, dialect.clone())?, Self::new(other, dialect)?))
+        let [one, other] = sys::pair()?;
+        let over = |socket, dialect| -> io::Result<Self> {
+            Ok(Self::over(socket, dialect, default_storage()?, default_storage()?, true))
+        };
+        Ok((over(one, dialect.clone())?, over(other, dialect)?))
     }
 }
 

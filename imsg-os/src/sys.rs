@@ -27,7 +27,8 @@ pub(crate) use send::send;
 pub(crate) use signal::terminate;
 pub use socket::Credentials;
 pub(crate) use socket::{
-    is_nonblocking, peer_credentials, refuse_descriptors, require_connected_stream, shutdown_write,
+    is_nonblocking, pair, peer_credentials, refuse_descriptors, require_connected_stream,
+    shutdown_write,
 };
 #[cfg(feature = "process")]
 pub(crate) use spawn::Taken;

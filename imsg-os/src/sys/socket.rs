@@ -2,7 +2,10 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+#[cfg(any(target_os = "macos", target_os = "ios"))]
+use std::os::fd::AsFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::ptr;
 
 use libc::c_int;
@@ -18,10 +21,13 @@ pub(crate) fn require_connected_stream(socket: BorrowedFd<'_>) -> io::Result<()>
     if socket_type != libc::SOCK_STREAM {
         return invalid("it is a socket of another type");
     }
-    if family(socket)? != libc::AF_UNIX {
+    let peer = address(socket, libc::getpeername);
+    // The peer of a Unix socket is one.
+    let of_peer = peer.as_ref().is_ok_and(is_unix);
+    if !of_peer && !is_unix(&address(socket, libc::getsockname)?) {
         return invalid("it is not a Unix socket");
     }
-    if !was_connected(socket)? {
+    if !was_connected(socket, peer)? {
         // SAFETY: `SO_ACCEPTCONN` is an integer.
         let listens = unsafe { option::<c_int>(socket, libc::SO_ACCEPTCONN) };
         return invalid(match listens {
@@ -34,9 +40,20 @@ pub(crate) fn require_connected_stream(socket: BorrowedFd<'_>) -> io::Result<()>
     Ok(())
 }
 
-/// Whether a socket is connected to a peer, or to one that is gone.
-fn was_connected(socket: BorrowedFd<'_>) -> io::Result<bool> {
-    match address(socket, libc::getpeername) {
+/// Two sockets that are connected to each other, of which all is known that
+/// [`require_connected_stream`] finds out.
+pub(crate) fn pair() -> io::Result<[OwnedFd; 2]> {
+    let (one, other) = UnixStream::pair()?;
+    #[cfg(any(target_os = "macos", target_os = "ios"))]
+    for socket in [&one, &other] {
+        no_sigpipe(socket.as_fd())?;
+    }
+    Ok([one.into(), other.into()])
+}
+
+/// Whether a socket is connected to a peer, or to one that is gone, of which this is the address.
+fn was_connected(socket: BorrowedFd<'_>, peer: io::Result<libc::sockaddr>) -> io::Result<bool> {
+    match peer {
         Ok(_) => Ok(true),
         // So say the BSDs too of a socket whose peer is gone, which can still have something to read.
         Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
@@ -61,8 +78,8 @@ fn was_connected(socket: BorrowedFd<'_>) -> io::Result<bool> {
     }
 }
 
-fn family(socket: BorrowedFd<'_>) -> io::Result<c_int> {
-    Ok(c_int::from(address(socket, libc::getsockname)?.sa_family))
+fn is_unix(address: &libc::sockaddr) -> bool {
+    c_int::from(address.sa_family) == libc::AF_UNIX
 }
 
 /// The beginning of the address that `getsockname` or `getpeername` tells.
