@@ -155,7 +155,7 @@ fn serve(
             if let Some(limit) = client.limit.take() {
                 limits.remove(&(limit, token));
             }
-            let turn = client.serve(now);
+            let turn = client.serve(poll.registry(), now);
             limits.extend(client.limit.map(|limit| (limit, token)));
             match turn {
                 Ok(Next::Again) => _ = turns.insert(token),
@@ -177,6 +177,9 @@ struct Client {
     to_read: Deadline,
     /// When its time is over, if it has to do something.
     limit: Option<Instant>,
+    token: Token,
+    /// Whether there is an event when the socket takes more.
+    is_watched: bool,
 }
 
 impl Client {
@@ -187,16 +190,15 @@ impl Client {
         patience: Duration,
     ) -> io::Result<Self> {
         channel.rx.allow_descriptors();
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        registry.register(&mut SourceFd(&channel.as_raw_fd()), token, interest)?;
+        registry.register(&mut SourceFd(&channel.as_raw_fd()), token, Interest::READABLE)?;
         // An answer is as long as its message.
         let turn = Turn::new(channel.tx.max_len() - HEADER_LEN).edge_triggered();
         let [to_send, to_read] = [Deadline::new(patience); 2];
-        Ok(Self { channel, turn, to_send, to_read, limit: None })
+        Ok(Self { channel, turn, to_send, to_read, limit: None, token, is_watched: false })
     }
 
     /// Does what can be done without waiting, for a while.
-    fn serve(&mut self, now: Instant) -> Result<Next, Box<dyn Error>> {
+    fn serve(&mut self, registry: &Registry, now: Instant) -> Result<Next, Box<dyn Error>> {
         let next = self.channel.turn(&self.turn, true, echo)?;
         let Channel { rx, tx } = &self.channel;
         // While nothing is read, the rest of a message cannot come.
@@ -212,7 +214,22 @@ impl Client {
             return Err("it did not read its answers in time".into());
         }
         self.limit = to_send.into_iter().chain(to_read).min();
+        self.watch(registry, next)?;
         Ok(next)
+    }
+
+    /// Asks for the event that the socket takes more while something is queued, as otherwise it comes
+    /// for each answer that is read. An event of what happened in between comes too.
+    fn watch(&mut self, registry: &Registry, next: Next) -> io::Result<()> {
+        let writable = matches!(next, Next::Poll { writable: true, .. });
+        if writable != self.is_watched {
+            let also = writable.then_some(Interest::WRITABLE);
+            let interest = also.map_or(Interest::READABLE, |also| also | Interest::READABLE);
+            let fd = self.channel.as_raw_fd();
+            registry.reregister(&mut SourceFd(&fd), self.token, interest)?;
+            self.is_watched = writable;
+        }
+        Ok(())
     }
 }
 

@@ -92,15 +92,17 @@ fn serve(listener: &UnixListener, dialect: Any, patience: Duration) -> Result<()
     let mut crowded = false;
     loop {
         let on_listener = if crowded { PollFlags::empty() } else { PollFlags::POLLIN };
-        let retry = crowded.then(|| Instant::now() + Duration::from_secs(1));
-        let timeout = timeout(clients.iter().filter_map(|c| c.next_turn).chain(retry).min());
+        let mut until = crowded.then(|| Instant::now() + Duration::from_secs(1));
         let stdin = io::stdin();
         let mut fds = vec![
             PollFd::new(stdin.as_fd(), PollFlags::POLLIN),
             PollFd::new(listener.as_fd(), on_listener),
         ];
-        fds.extend(clients.iter().map(|c| PollFd::new(c.channel.as_fd(), c.wants())));
-        match poll(&mut fds, timeout) {
+        for client in &clients {
+            fds.push(PollFd::new(client.channel.as_fd(), client.wants()));
+            until = until.into_iter().chain(client.next_turn).min();
+        }
+        match poll(&mut fds, timeout(until)) {
             Ok(_) => {}
             Err(Errno::EINTR) => continue,
             Err(Errno::EINVAL) => {
@@ -115,13 +117,17 @@ fn serve(listener: &UnixListener, dialect: Any, patience: Duration) -> Result<()
         if !events[0].is_empty() && !matches!(stdin.lock().read(&mut [0; 512]), Ok(1..)) {
             return Ok(());
         }
+        let now = Instant::now();
+        let is_time = until.is_some_and(|at| at <= now);
         let mut of_clients = events[2..].iter();
         clients.retain_mut(|client| {
             let events = of_clients.next().copied().unwrap_or(PollFlags::empty());
-            client.serve(events).unwrap_or_else(|error| {
-                complain(format_args!("client {}: {error}", client.number));
-                false
-            })
+            let is_idle = events.is_empty() && !is_time;
+            is_idle
+                || client.serve(events, now).unwrap_or_else(|error| {
+                    complain(format_args!("client {}: {error}", client.number));
+                    false
+                })
         });
         if !events[1].is_empty() || crowded {
             let refused = loop {
@@ -182,8 +188,7 @@ impl Client {
 
     /// Does what can be done without waiting, when it is time to. `false` when there will be no
     /// more.
-    fn serve(&mut self, events: PollFlags) -> Result<bool, Box<dyn Error>> {
-        let now = Instant::now();
+    fn serve(&mut self, events: PollFlags, now: Instant) -> Result<bool, Box<dyn Error>> {
         if events.is_empty() && self.next_turn.is_none_or(|at| at > now) {
             return Ok(true);
         }

@@ -328,7 +328,8 @@ pub enum Next {
     /// would tell that the peer hung up, again and again.
     ///
     /// An event that the peer hung up, or that something failed, is always a reason too. With
-    /// edge-triggered events the program may wait for both, all the time.
+    /// edge-triggered events the program may wait for both, all the time, and is woken then whenever
+    /// the peer reads.
     Poll {
         /// Whether to wait until there is something to read.
         readable: bool,

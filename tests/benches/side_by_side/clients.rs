@@ -1,4 +1,8 @@
-//! Echo servers with many clients: the examples, beside the same loop in plain system calls.
+//! Echo servers with many clients: the examples, beside the same loops in plain system calls.
+//!
+//! One of these is on `poll`, which the kernel does in the more time the more clients there are that
+//! have nothing to say; the other one on `mio`, where each message takes one call more, to find that
+//! nothing else is there. tokio waits by `mio`, so that its server is beside that one.
 //!
 //! Every client sends a message, every tenth of them with a descriptor, and then each waits for its
 //! answer. The clients are plain sockets in this process, and the server has a core of its own.
@@ -12,11 +16,16 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use imsg_os::{HEADER_LEN, Header, Modern};
 use imsg_tests::examples;
 use imsg_tests::process::Running;
 use imsg_wire::SendBuf;
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
 use nix::cmsg_space;
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use tempfile::TempDir;
@@ -31,23 +40,25 @@ const EVERY: usize = 10;
 
 /// Prints what a message costs each of the servers.
 pub(crate) fn report(sample: Duration) {
-    let servers = ["plain calls", "echo_poll", "echo_mio", "echo_tokio"].map(|name| {
-        let command = match name {
-            "plain calls" => {
-                let mut command = Command::new(env::current_exe().expect("this program"));
-                command.arg("--serve");
-                command
-            }
-            _ => {
-                let tmp = env!("CARGO_TARGET_TMPDIR");
-                let mut command = Command::new(examples::build(tmp, "imsg-os", name, "tokio"));
-                command.arg("--listen");
-                command
-            }
-        };
-        (name, command)
-    });
-    let mut servers = servers;
+    let example = |name| {
+        let tmp = env!("CARGO_TARGET_TMPDIR");
+        let mut command = Command::new(examples::build(tmp, "imsg-os", name, "tokio"));
+        command.arg("--listen");
+        command
+    };
+    let plain = |by| {
+        let mut command = Command::new(env::current_exe().expect("this program"));
+        command.args(["--serve-by", by, "--serve"]);
+        command
+    };
+    // Each is beside the last one in plain calls before it.
+    let mut servers = [
+        ("plain, poll", plain("poll")),
+        ("echo_poll", example("echo_poll")),
+        ("plain, mio", plain("mio")),
+        ("echo_mio", example("echo_mio")),
+        ("echo_tokio", example("echo_tokio")),
+    ];
     for clients in [1, 100, 1000] {
         for payload in [64, 1024] {
             println!("\nclients: {clients}, {payload} B, a descriptor in every tenth message");
@@ -64,8 +75,13 @@ pub(crate) fn report(sample: Duration) {
                 let (end, start) = loads.split_at_mut(first);
                 start.iter_mut().chain(end).for_each(|load| load.sample(sample));
             }
-            let floor = loads[0].busy_for_each();
-            loads.iter().for_each(|load| load.print(floor));
+            let mut floor = 0.0;
+            for load in &loads {
+                if load.name.starts_with("plain") {
+                    floor = load.busy_for_each();
+                }
+                load.print(floor);
+            }
         }
     }
 }
@@ -222,11 +238,26 @@ impl Load {
     }
 }
 
+/// What a server in plain calls waits by.
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub(crate) enum By {
+    #[default]
+    Poll,
+    Mio,
+}
+
 /// The same server, in plain system calls, without an end.
-pub(crate) fn serve(path: &Path) -> io::Result<()> {
+pub(crate) fn serve(path: &Path, by: By) -> io::Result<()> {
     let listener = UnixListener::bind(path)?;
     listener.set_nonblocking(true)?;
     writeln!(io::stdout(), "listening on {}", path.display())?;
+    match by {
+        By::Poll => serve_by_poll(&listener),
+        By::Mio => serve_by_mio(&listener),
+    }
+}
+
+fn serve_by_poll(listener: &UnixListener) -> io::Result<()> {
     let mut clients = Vec::<UnixStream>::new();
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -236,7 +267,7 @@ pub(crate) fn serve(path: &Path) -> io::Result<()> {
         let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect();
         let mut of_clients = ready[1..].iter();
         clients.retain(|client| {
-            !of_clients.next().is_some_and(|ready| *ready) || echo(client, &mut buffer)
+            !of_clients.next().is_some_and(|ready| *ready) || echo(client, &mut buffer).is_ok()
         });
         while ready[0]
             && let Ok((client, _)) = listener.accept()
@@ -246,13 +277,48 @@ pub(crate) fn serve(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Sends what was received back. `false` at the end.
-fn echo(client: &UnixStream, buffer: &mut [u8]) -> bool {
-    let Ok((n @ 1.., descriptor)) = receive(client, buffer) else {
-        return false;
+/// Reads until nothing is there: that a read brings less than it could does not tell, as it ends at
+/// each descriptor.
+fn serve_by_mio(listener: &UnixListener) -> io::Result<()> {
+    const LISTENER: Token = Token(usize::MAX);
+    let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(256));
+    let register = |poll: &Poll, fd: RawFd, token| {
+        poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)
     };
+    register(&poll, listener.as_raw_fd(), LISTENER)?;
+    let mut clients = Vec::<Option<UnixStream>>::new();
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        poll.poll(&mut events, None)?;
+        for Token(number) in events.iter().map(Event::token) {
+            if Token(number) == LISTENER {
+                while let Ok((client, _)) = listener.accept() {
+                    client.set_nonblocking(true)?;
+                    register(&poll, client.as_raw_fd(), Token(clients.len()))?;
+                    clients.push(Some(client));
+                }
+            } else if let Some(client) = &clients[number] {
+                let end = loop {
+                    if let Err(error) = echo(client, &mut buffer) {
+                        break error;
+                    }
+                };
+                if end != Errno::EAGAIN {
+                    clients[number] = None;
+                }
+            }
+        }
+    }
+}
+
+/// Sends what was received back. The end is an error.
+fn echo(client: &UnixStream, buffer: &mut [u8]) -> nix::Result<()> {
+    let (n, descriptor) = receive(client, buffer)?;
+    if n == 0 {
+        return Err(Errno::EPIPE);
+    }
     let descriptor = descriptor.as_ref().map(AsRawFd::as_raw_fd);
-    send(client, &buffer[..n], descriptor).is_ok()
+    send(client, &buffer[..n], descriptor).map(drop)
 }
 
 fn send(socket: &UnixStream, bytes: &[u8], descriptor: Option<RawFd>) -> nix::Result<usize> {

@@ -53,6 +53,10 @@ struct Options {
     #[cfg(target_os = "linux")]
     #[arg(long, value_name = "PATH", hide = true)]
     serve: Option<PathBuf>,
+    /// What that waits by
+    #[cfg(target_os = "linux")]
+    #[arg(long, value_enum, default_value_t, hide = true)]
+    serve_by: clients::By,
     /// What cargo says to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
@@ -65,7 +69,7 @@ fn main() {
     let options = Options::parse();
     #[cfg(target_os = "linux")]
     if let Some(path) = &options.serve {
-        return clients::serve(path).expect("a socket to listen on");
+        return clients::serve(path, options.serve_by).expect("a socket to listen on");
     }
     // It is known before the measurement whether they can be written.
     let create = |name: &PathBuf| File::create(from_root(name)).expect("a file to write to");
