@@ -66,6 +66,17 @@ enum Step {
         len: usize,
         descriptor: bool,
     },
+    /// Sends from where the payload is, behind what is queued, in so many calls, each of so many bytes
+    /// at most; and queues the rest.
+    Gather {
+        forward: bool,
+        header: Header,
+        len: usize,
+        descriptor: bool,
+        calls: u8,
+        most: usize,
+        cut: usize,
+    },
     /// Begins a message in place and gives it up; the descriptor is given back or closed.
     GiveUp {
         len: usize,
@@ -129,11 +140,20 @@ impl Arbitrary<'_> for Plan {
 impl Arbitrary<'_> for Step {
     fn arbitrary(u: &mut Unstructured<'_>) -> Result<Self> {
         Ok(match u.int_in_range(0..=19)? {
-            0..=5 => Self::Queue {
+            0..=4 => Self::Queue {
                 how: how(u)?,
                 header: header(u)?,
                 len: length(u)?,
                 descriptor: u.arbitrary()?,
+            },
+            5 => Self::Gather {
+                forward: u.arbitrary()?,
+                header: header(u)?,
+                len: length(u)?,
+                descriptor: u.arbitrary()?,
+                calls: u.int_in_range(0..=3)?,
+                most: length(u)?,
+                cut: length(u)?,
             },
             6 => Self::GiveUp {
                 len: length(u)?,
@@ -228,6 +248,9 @@ impl<S: Storage> Connection<S> {
             match *step {
                 Step::Queue { how, header, len, descriptor } => {
                     self.queue(how, header, len, descriptor);
+                }
+                Step::Gather { forward, header, len, descriptor, calls, most, cut } => {
+                    self.gather(forward, header, len, descriptor, (calls, most, cut));
                 }
                 Step::GiveUp { len, descriptor, given_back } => {
                     self.give_up(len, descriptor, given_back);
@@ -329,12 +352,68 @@ impl<S: Storage> Connection<S> {
                 self.talk.add(header, payload, id);
                 self.spoilt = false;
             }
-            Err(Refused { reason, descriptor }) => {
-                let full = id.is_some() && self.talk.descriptors.len() == CAPACITY;
-                let none_left = full && reason == Reason::DescriptorsFull;
-                assert!(room == Err(reason) || none_left, "{reason:?} instead of {room:?}");
-                assert_eq!(descriptor.map(|token| token.id()), id, "what is given back");
+            Err(refused) => {
+                let full = self.talk.descriptors.len() == CAPACITY;
+                check_refused(refused, id, room, full);
             }
+        }
+    }
+
+    fn gather(
+        &mut self,
+        forward: bool,
+        header: Header,
+        len: usize,
+        descriptor: bool,
+        (calls, most, cut): (u8, usize, usize),
+    ) {
+        let Some(payload) = self.talk.payload(len) else {
+            return;
+        };
+        let id = descriptor.then(|| self.talk.next_id());
+        let token = id.map(|id| self.tokens.open(id));
+        let room = self.queue.has_room(payload.len(), descriptor);
+        self.check_room(payload.len(), descriptor, room);
+        let whole = Message { header, payload, descriptor: Descriptor::<Token>::None };
+        let full = self.talk.descriptors.len() == CAPACITY;
+        let queue = &mut self.queue;
+        let mut message = match if forward {
+            queue.gather_forward(&whole, token)
+        } else {
+            queue.gather(header, payload, token)
+        } {
+            Ok(message) => message,
+            Err(refused) => return check_refused(refused, id, room, full),
+        };
+        assert_eq!(room, Ok(()), "there is no room for the rest");
+        let header = if forward { header } else { self.talk.sign(header) };
+        self.talk.descriptors.extend(id.map(|id| (self.talk.bytes.len(), id)));
+        self.talk.add(header, payload, id);
+        self.spoilt = false;
+
+        let mut sent = Vec::new();
+        for _ in 0..calls {
+            let (bytes, id) = self.talk.chunk();
+            assert_eq!(message.parts().concat(), bytes, "what to send next");
+            assert_eq!(message.descriptor().map(Token::id), id);
+            let (claimed, offered) = (bytes.len() + 1, bytes.len());
+            let refused = NotOffered { claimed, offered, returned: () };
+            assert_eq!(message.consume(claimed).map(|token| token.is_some()), Err(refused));
+            let bytes = bytes[..most.min(offered)].to_vec();
+            let id = id.filter(|_| !bytes.is_empty());
+            let done = message.consume(bytes.len()).expect("a part of what was offered");
+            assert_eq!(done.map(|token| token.id()), id, "the descriptor that was sent");
+            self.talk.pass(bytes.len(), id);
+            sent.push((bytes, id));
+        }
+        drop(message);
+
+        // What was queued before, and is not sent, may have moved for the rest.
+        let total = sent.iter().map(|(bytes, _)| bytes.len()).sum::<usize>();
+        self.start = if total < self.queued { self.start + total } else { 0 };
+        self.queued = self.queued.saturating_sub(total);
+        for (bytes, id) in sent {
+            self.transmit(&bytes, id, cut);
         }
     }
 
@@ -429,9 +508,10 @@ impl<S: Storage> Connection<S> {
                 }
                 let id = self.talk.next_id();
                 self.talk.add(header, payload, Some(id));
-                self.transmit(&bytes[..sent], Some(id), 0);
                 // Only the rest was queued.
+                self.talk.pass(sent, None);
                 self.start = 0;
+                self.transmit(&bytes[..sent], Some(id), 0);
             }
             Err(Reason::Full { .. }) => assert!(queued > 0, "nothing waits"),
             Err(reason) => assert_eq!((reason, queued), (Reason::TooLong { len, max }, 0)),
@@ -447,17 +527,14 @@ impl<S: Storage> Connection<S> {
         let id = id.filter(|_| n > 0);
         let done = self.queue.consume(n).expect("a part of the chunk");
         assert_eq!(done.map(|token| token.id()), id, "the descriptor that was sent");
-        if id.is_some() {
-            self.talk.descriptors.pop_front();
-        }
+        self.talk.pass(n, id);
+        let all_sent = self.talk.sent == self.talk.bytes.len();
+        self.start = if all_sent { 0 } else { self.start + n };
         self.transmit(&bytes, id, cut);
     }
 
     /// Gives `bytes` to the kernel, which cuts them.
     fn transmit(&mut self, bytes: &[u8], id: Option<u32>, cut: usize) {
-        self.talk.sent += bytes.len();
-        let all_sent = self.talk.sent == self.talk.bytes.len();
-        self.start = if all_sent { 0 } else { self.start + bytes.len() };
         let descriptors = Vec::from_iter(id.map(|id| self.sent_tokens.open(id)));
         // Not into too many pieces.
         let size = |left: usize| if cut == 0 { left } else { cut.max(left / 16).min(left) };
@@ -470,6 +547,19 @@ impl<S: Storage> Connection<S> {
         let refused = NotOffered { claimed, offered, returned: () };
         assert_eq!(self.queue.consume(claimed).map(|token| token.is_some()), Err(refused));
     }
+}
+
+/// A message was refused for the reason that `room` gave, or as `full` says that there is no room
+/// for its descriptor, which comes back.
+fn check_refused(
+    Refused { reason, descriptor }: Refused<Token>,
+    id: Option<u32>,
+    room: Result<(), Reason>,
+    full: bool,
+) {
+    let none_left = full && id.is_some() && reason == Reason::DescriptorsFull;
+    assert!(room == Err(reason) || none_left, "{reason:?} instead of {room:?}");
+    assert_eq!(descriptor.map(|token| token.id()), id, "what is given back");
 }
 
 /// All that was to be sent, as one stream.
@@ -553,6 +643,14 @@ impl Talk {
         let next = self.descriptors.iter().find(|(start, _)| *start > self.sent);
         let end = next.map_or(unsent.len(), |(start, _)| start - self.sent);
         (&unsent[..end], id.map(|(_, id)| *id))
+    }
+
+    /// So many bytes were sent, with this descriptor.
+    fn pass(&mut self, n: usize, id: Option<u32>) {
+        self.sent += n;
+        if id.is_some() {
+            self.descriptors.pop_front();
+        }
     }
 
     fn unsent_messages(&self) -> usize {
