@@ -223,7 +223,8 @@ impl<D: Dialect + Clone> Channel<D> {
     ///
     /// Messages may have 16384 bytes with their header
     /// ([`DEFAULT_MAX_LEN`](crate::DEFAULT_MAX_LEN)), and up to 64 KiB by `set_max_len`; for larger
-    /// ones, use [`with_storage`](Channel::with_storage).
+    /// ones, use [`with_storage`](Channel::with_storage). So may a server with many clients whose
+    /// messages are small, as each buffer is in pages of its own, and small ones are side by side.
     ///
     /// # Errors
     ///
