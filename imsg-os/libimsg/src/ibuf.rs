@@ -102,6 +102,7 @@ impl Ibuf {
     }
 
     /// Where `len` more bytes are to be written.
+    #[inline]
     pub(crate) fn reserve(&mut self, len: usize) -> Result<*mut u8, Errno> {
         let end = self.wpos.checked_add(len).ok_or(RANGE)?;
         match self.fd {
@@ -118,6 +119,7 @@ impl Ibuf {
     }
 
     /// Moves the bytes to memory of their own, of `need` bytes at least.
+    #[cold]
     fn grow(&mut self, need: usize) -> Result<(), Errno> {
         if need > self.max {
             return Err(RANGE);
@@ -151,6 +153,7 @@ impl Ibuf {
     /// # Safety
     ///
     /// `data` are `len` bytes, not of this buffer.
+    #[inline]
     pub(crate) unsafe fn add(&mut self, data: *const u8, len: usize) -> Result<(), Errno> {
         if len == 0 {
             return Ok(());
@@ -170,6 +173,7 @@ impl Ibuf {
         Ok(())
     }
 
+    #[inline]
     pub(crate) fn add_bytes(&mut self, bytes: &[u8]) -> Result<(), Errno> {
         // SAFETY: this buffer cannot change while its bytes are borrowed.
         unsafe { self.add(bytes.as_ptr(), bytes.len()) }

@@ -75,6 +75,14 @@ impl Memory {
         Ok(Self { bytes: allocate_zeroed(len)?, len, first: len, owned: true })
     }
 
+    /// Has as many bytes as first, if there is memory for them. All are zeros then.
+    #[cold]
+    fn start_over(&mut self) {
+        if let Ok(first) = Self::new(self.first) {
+            *self = first;
+        }
+    }
+
     /// Over memory of the caller's, which stays as long as it is.
     ///
     /// # Safety
@@ -102,6 +110,7 @@ impl Storage for Memory {
         if self.owned { isize::MAX.unsigned_abs() } else { self.len }
     }
 
+    #[cold]
     fn grow(&mut self, len: usize) -> bool {
         if len <= self.len {
             return true;
@@ -119,10 +128,8 @@ impl Storage for Memory {
     }
 
     fn shrink(&mut self) {
-        if self.len > KEPT.max(self.first)
-            && let Ok(smaller) = Self::new(self.first)
-        {
-            *self = smaller;
+        if self.len > KEPT.max(self.first) {
+            self.start_over();
         }
     }
 }

@@ -7,10 +7,11 @@ use std::ptr;
 
 use imsg_os::{ReadOutcome, RecvError, raw};
 use imsg_wire::{
-    Ancillary, Any, Descriptor, Dialect, Error, Frame, HEADER_LEN, Modern, Pairing, RecvBuf,
+    Ancillary, Descriptor, Dialect, Error, Frame, HEADER_LEN, Modern, Pairing, RecvBuf,
 };
 use libc::{c_char, c_int};
 
+use crate::dialect::Native;
 use crate::errno::Errno;
 use crate::ibuf::OwnedIbuf;
 use crate::memory::Memory;
@@ -24,7 +25,7 @@ const DESCRIPTORS: usize = 32;
 
 /// What was received and not taken, and what became of the stream.
 pub(crate) struct Incoming {
-    buf: RecvBuf<Any, Memory, OwnedFd, DESCRIPTORS>,
+    buf: RecvBuf<Native, Memory, OwnedFd, DESCRIPTORS>,
     reader: raw::Reader,
     /// The rule that the program set, in place of the dialect's.
     pairing: Option<Pairing>,
@@ -70,7 +71,8 @@ pub(crate) enum Part {
 }
 
 impl Incoming {
-    pub(crate) fn new(dialect: Any, memory: Memory) -> Self {
+    #[inline(never)]
+    pub(crate) fn new(dialect: Native, memory: Memory) -> Self {
         let buf = RecvBuf::with_descriptors(dialect, memory);
         let reader = raw::Reader::default();
         Self { buf, reader, pairing: None, fault: None, text: Text::new() }
@@ -115,7 +117,12 @@ impl Incoming {
 
     /// Whether nothing was read yet.
     pub(crate) fn is_new(&self) -> bool {
-        self.buf.offset() == 0 && self.buf.unread_bytes() == 0 && !self.buf.is_finished()
+        self.buf.offset() == 0 && self.is_empty() && !self.buf.is_finished()
+    }
+
+    /// Whether all that was read is taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.buf.unread_bytes() == 0
     }
 
     /// Starts over; what was set stays.
@@ -130,19 +137,20 @@ impl Incoming {
     /// # Errors
     ///
     /// What the system says, or what broke the stream, once no message is left before that.
+    #[inline(never)]
     pub(crate) fn read(&mut self, fd: c_int, source: Source) -> Result<Read, Errno> {
         // SAFETY: the program has it open, as it names it.
         let file = unsafe { borrow(fd) }?;
         // The program reads on behind the end: from another socket, or to hear the same again.
-        if self.buf.is_finished() && self.buf.unread_bytes() == 0 && !self.buf.is_ready() {
+        if self.buf.is_finished() && self.is_empty() && !self.buf.is_ready() {
             self.reset();
         }
         let before = self.buf.unread_bytes();
         loop {
-            let outcome = match source {
-                Source::Socket => self.reader.read(file, &mut self.buf),
-                Source::Any => self.reader.read_by(&mut self.buf, |spare, _| read(file, spare)),
-            };
+            let outcome = self.reader.read_by(&mut self.buf, |spare, descriptors| match source {
+                Source::Socket => raw::recv(file, spare, descriptors),
+                Source::Any => read(file, spare),
+            });
             match outcome {
                 Ok(ReadOutcome::Data) => {}
                 Ok(ReadOutcome::WouldBlock) => return Ok(Read::WouldBlock),
@@ -181,11 +189,23 @@ impl Incoming {
     }
 
     /// What broke the stream, if no message is left before that.
+    #[inline(never)]
     pub(crate) fn check(&mut self) -> Result<(), Errno> {
-        if self.buf.is_ready() && self.buf.next_len().is_none() {
-            return self.next(Part::Payload).map(drop);
+        if self.next_len().is_some() {
+            return Ok(());
         }
-        Ok(())
+        match self.buf.next_message() {
+            Ok(_) => Ok(()),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// How long the payload of the next message is, if there is one, or what is wrong with its
+    /// descriptor.
+    #[inline]
+    fn next_len(&self) -> Option<usize> {
+        // A program asks for a message until there is none: mostly, not a byte is left then.
+        if self.is_empty() { None } else { self.buf.next_len() }
     }
 
     /// Takes the next message, if one is complete.
@@ -193,13 +213,17 @@ impl Incoming {
     /// # Errors
     ///
     /// `ENOMEM`, and nothing is lost; or what broke the stream.
+    #[inline(always)]
     pub(crate) fn next(&mut self, part: Part) -> Result<Option<Taken>, Errno> {
+        let Some(len) = self.next_len() else {
+            return self.check().map(|()| None);
+        };
         let room = if part == Part::Message { HEADER_LEN } else { 0 };
         // Before the message is taken, as it could not be put back.
-        let mut buf = match self.buf.next_len().map(|len| room.saturating_add(len)) {
+        let mut buf = match room.saturating_add(len) {
+            0 => None,
             // SAFETY: all of it is written below, or it is freed unread.
-            Some(size @ 1..) => Some(unsafe { OwnedIbuf::unwritten(size, size) }?),
-            _ => None,
+            size => Some(unsafe { OwnedIbuf::unwritten(size, size) }?),
         };
         let message = match self.buf.next_message() {
             Ok(Some(message)) => message,
@@ -217,7 +241,9 @@ impl Incoming {
         }
         let descriptor = message.descriptor;
         // The next read may be a long time off.
-        self.buf.shrink();
+        if self.is_empty() {
+            self.buf.shrink();
+        }
         Ok(Some(Taken { frame, buf, descriptor }))
     }
 
