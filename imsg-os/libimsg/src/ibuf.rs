@@ -1,6 +1,7 @@
 //! `struct ibuf`, and the functions of ibuf_add(3) that both interfaces share.
 //!
 //! A message and its bytes are one allocation, until it grows: the bytes lie behind the structure.
+//! (A long one that was received may be two, as it is not copied then.)
 //! Other buffers are two, as in C, as programs move the bytes from one structure to another.
 //!
 //! Programs see the fields, so these are as in C, and nothing else says what a buffer is: whether
@@ -381,6 +382,15 @@ impl OwnedIbuf {
         Ok(buf)
     }
 
+    /// Gives a buffer that has no bytes such as were written elsewhere.
+    ///
+    /// # Safety
+    ///
+    /// They are initialized memory of `malloc`, which nothing else uses.
+    pub(crate) unsafe fn set_memory(&mut self, bytes: NonNull<u8>, len: usize) {
+        (self.buf, self.size, self.max, self.wpos) = (bytes.as_ptr(), len, len, len);
+    }
+
     /// A buffer of bytes.
     pub(crate) fn of(bytes: &[u8]) -> Result<Self, Errno> {
         // SAFETY: they are written below, all of them.
@@ -450,6 +460,7 @@ impl DerefMut for OwnedIbuf {
 }
 
 impl Drop for OwnedIbuf {
+    #[inline(never)]
     fn drop(&mut self) {
         self.close_fd();
         let (bytes, size, behind) = (self.buf, self.size, self.is_behind());

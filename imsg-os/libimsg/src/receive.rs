@@ -7,7 +7,7 @@ use std::ptr;
 
 use imsg_os::{ReadOutcome, RecvError, raw};
 use imsg_wire::{
-    Ancillary, Descriptor, Dialect, Error, Frame, HEADER_LEN, Modern, Pairing, RecvBuf,
+    Ancillary, Descriptor, Dialect, Error, Frame, HEADER_LEN, Message, Modern, Pairing, RecvBuf,
 };
 use libc::{c_char, c_int};
 
@@ -19,6 +19,8 @@ use crate::send::borrow;
 
 /// How many bytes are read at once (`IBUF_READ_SIZE`).
 pub(crate) const READ_SIZE: usize = 65535;
+
+const BAD_MESSAGE: Errno = Errno(libc::EBADMSG);
 
 /// How many descriptors can wait for their messages.
 const DESCRIPTORS: usize = 32;
@@ -126,6 +128,7 @@ impl Incoming {
     }
 
     /// Starts over; what was set stays.
+    #[inline(never)]
     pub(crate) fn reset(&mut self) {
         self.buf.reset();
         self.reader = raw::Reader::default();
@@ -219,6 +222,9 @@ impl Incoming {
             return self.check().map(|()| None);
         };
         let room = if part == Part::Message { HEADER_LEN } else { 0 };
+        if part == Part::Message && self.fills_memory(room.saturating_add(len)) {
+            return self.hand_over();
+        }
         // Before the message is taken, as it could not be put back.
         let mut buf = match room.saturating_add(len) {
             0 => None,
@@ -230,9 +236,7 @@ impl Incoming {
             Ok(None) => return Ok(None),
             Err(error) => return self.fail(error).map(|()| None),
         };
-        let marked = !matches!(message.descriptor, Descriptor::None);
-        let len = HEADER_LEN.saturating_add(message.payload.len());
-        let frame = Frame { header: message.header, len, marked };
+        let frame = frame_of(&message);
         if let Some(buf) = &mut buf {
             if part == Part::Message {
                 buf.add_bytes(&Modern::new().encode(&frame))?;
@@ -247,13 +251,39 @@ impl Incoming {
         Ok(Some(Taken { frame, buf, descriptor }))
     }
 
+    /// Whether a message, header included, is all that was received, and has memory of its own length
+    /// that is not kept once it is taken.
+    #[inline]
+    fn fills_memory(&self, size: usize) -> bool {
+        self.buf.storage().len_of_large() == Some(size) && self.buf.unread_bytes() == size
+    }
+
+    /// Takes such a message, in the memory that it lies in.
+    #[cold]
+    fn hand_over(&mut self) -> Result<Option<Taken>, Errno> {
+        // Both before the message is taken, as it could not be put back.
+        let memory = self.buf.storage().another()?;
+        let mut buf = OwnedIbuf::zeroed(0, 0)?;
+        let (frame, descriptor) = match self.buf.next_message() {
+            Ok(Some(message)) => (frame_of(&message), message.descriptor),
+            Ok(None) => return Ok(None),
+            Err(error) => return self.fail(error).map(|()| None),
+        };
+        // Nothing is left, as the message was all.
+        let (bytes, len) = self.buf.replace_storage(memory).map_err(|_| BAD_MESSAGE)?.into_raw();
+        // SAFETY: this is memory of `malloc`, as `fills_memory` saw.
+        unsafe { buf.set_memory(bytes, len) };
+        buf.set_bytes(0, &Modern::new().encode(&frame))?;
+        Ok(Some(Taken { frame, buf: Some(buf), descriptor }))
+    }
+
     /// Keeps what broke the stream. A stream that ends inside a message is one that ends, in C.
     fn fail(&mut self, error: Error) -> Result<(), Errno> {
         self.fault = Some(error);
         match error {
             Error::Truncated { .. } => Ok(()),
             Error::Length { .. } => Err(Errno(libc::ERANGE)),
-            _ => Err(Errno(libc::EBADMSG)),
+            _ => Err(BAD_MESSAGE),
         }
     }
 
@@ -271,6 +301,13 @@ impl Incoming {
             None => ptr::null(),
         }
     }
+}
+
+/// What a message says of itself, apart from its payload.
+fn frame_of(message: &Message<'_, OwnedFd>) -> Frame {
+    let marked = !matches!(message.descriptor, Descriptor::None);
+    let len = HEADER_LEN.saturating_add(message.payload.len());
+    Frame { header: message.header, len, marked }
 }
 
 /// Reads from a socket, without descriptors, or from a file.
