@@ -271,7 +271,7 @@ impl Incoming {
         };
         // Nothing is left, as the message was all.
         let (bytes, len) = self.buf.replace_storage(memory).map_err(|_| BAD_MESSAGE)?.into_raw();
-        // SAFETY: this is memory of `malloc`, as `fills_memory` saw.
+        // SAFETY: this is memory of `malloc`, as `fills_memory` saw, and all of it was zeros at first.
         unsafe { buf.set_memory(bytes, len) };
         buf.set_bytes(0, &Modern::new().encode(&frame))?;
         Ok(Some(Taken { frame, buf: Some(buf), descriptor }))

@@ -60,7 +60,7 @@ pub(crate) fn write(queue: &mut Queue, fd: c_int) -> Result<bool, Errno> {
 /// Up to where a queue is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Until {
-    /// The buffer behind the first that has a descriptor.
+    /// The first buffer that has a descriptor, but for that at the front.
     Descriptor,
     End,
 }
