@@ -103,7 +103,7 @@ impl Ibuf {
     }
 
     /// Where `len` more bytes are to be written.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn reserve(&mut self, len: usize) -> Result<*mut u8, Errno> {
         let end = self.wpos.checked_add(len).ok_or(RANGE)?;
         match self.fd {
@@ -154,7 +154,7 @@ impl Ibuf {
     /// # Safety
     ///
     /// `data` are `len` bytes, not of this buffer.
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn add(&mut self, data: *const u8, len: usize) -> Result<(), Errno> {
         if len == 0 {
             return Ok(());
