@@ -359,6 +359,47 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
         storage.shrink();
     }
 
+    /// The storage, to see how large it is. What is in it, only the messages tell.
+    pub fn storage(&self) -> &S {
+        &self.storage
+    }
+
+    /// Puts `storage` in place of the one that there is, and gives that one, if all that arrived was
+    /// taken. Its bytes are not [released](Storage::release): a program that took a message can keep
+    /// it where it is, and need not copy it.
+    ///
+    /// # Errors
+    ///
+    /// `storage`, as long as something is left to be taken.
+    ///
+    /// ```
+    /// use imsg_wire::{Ancillary, Header, Modern, RecvBuf, SendBuf};
+    ///
+    /// let mut sent = SendBuf::new(Modern::new(), [0; 24]);
+    /// sent.compose(Header::new(1), b"a secret", None)?;
+    /// let mut received = RecvBuf::new(Modern::new(), vec![0; 24]);
+    /// received.spare()?.copy_from_slice(sent.chunk().unwrap().bytes);
+    /// received.commit(24, Ancillary::Nothing)?;
+    /// assert_eq!(received.replace_storage(vec![0; 48]), Err(vec![0; 48]), "it is not taken");
+    ///
+    /// received.next_message()?.unwrap();
+    /// let message = received.replace_storage(vec![0; 48]).unwrap();
+    /// assert_eq!(message[16..], *b"a secret");
+    /// assert_eq!((received.spare()?.len(), received.offset()), (48, 24));
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    pub fn replace_storage(&mut self, storage: S) -> Result<S, S> {
+        let state = &mut self.state;
+        if state.unread() > 0 {
+            return Err(storage);
+        }
+        state.offered = 0;
+        state.released = 0;
+        state.start = 0;
+        state.end = 0;
+        Ok(core::mem::replace(&mut self.storage, storage))
+    }
+
     /// Gives the storage back, and forgets what is in it.
     pub fn into_storage(self) -> S {
         let mut storage = self.storage;
@@ -402,8 +443,9 @@ impl<D: Dialect, F, const N: usize> RecvState<D, F, N> {
     }
 
     /// Has the storage grow when the message that is arriving has filled it: to what the message
-    /// needs, but to no more than twice what there is, so that a header alone takes no memory. Says
-    /// `false` when it cannot.
+    /// needs, or half of that, a quarter and so on, but to no more than twice what there is, so that a
+    /// header alone takes no memory. (From twice to twice, the last step might be one of few bytes,
+    /// which are copied as often as more.) Says `false` when it cannot.
     fn grow(&self, storage: &mut impl Storage) -> bool {
         let bytes = storage.bytes();
         let len = bytes.len();
@@ -417,7 +459,11 @@ impl<D: Dialect, F, const N: usize> RecvState<D, F, N> {
         };
         match need {
             Ok(Some(frame)) if frame.len > len => {
-                storage.grow(frame.len.min(len.saturating_mul(2)))
+                let mut wanted = frame.len;
+                while wanted > len.saturating_mul(2) {
+                    wanted = wanted.div_ceil(2);
+                }
+                storage.grow(wanted)
             }
             _ => true,
         }

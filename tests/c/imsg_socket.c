@@ -276,6 +276,7 @@ static void
 messages_of_a_mebibyte_with_descriptors(void)
 {
 	static unsigned char payload[1 << 20];
+	struct ibufqueue *queue = ibufq_new();
 	struct imsgbuf channel;
 	struct imsg message;
 	int ends[2], i, status;
@@ -298,6 +299,9 @@ messages_of_a_mebibyte_with_descriptors(void)
 	}
 	for (i = 0; i < 5; i++) {
 		REQUIRE(channel_next(&channel, &message) == 1);
+		/* Wherever it lies, it is one like any other. */
+		imsg_ibufq_push(queue, &message);
+		REQUIRE(imsg_ibufq_pop(queue, &message) == 1);
 		CHECK_INT(imsg_get_type(&message), i);
 		CHECK_INT(imsg_get_len(&message), sizeof(payload) - (size_t)i);
 		CHECK_BYTES(message.data, payload, imsg_get_len(&message));
@@ -305,6 +309,7 @@ messages_of_a_mebibyte_with_descriptors(void)
 		imsg_free(&message);
 	}
 	CHECK_TEXT(drain(&channel), "end");
+	ibufq_free(queue);
 	imsgbuf_clear(&channel);
 	close(ends[0]);
 	REQUIRE(waitpid(sender, &status, 0) == sender);

@@ -23,8 +23,8 @@ void __libc_free(void *);
 /* How many more can be had; negative for any number. */
 static long left = -1;
 static long allocations;
-/* How many bytes are in use. */
-static size_t in_use;
+/* How many bytes are in use, and the most that were since this was set. */
+static size_t in_use, most_in_use;
 /* What must not be in memory that is freed. */
 static const char SECRET[] = "the secret of this test";
 static long leaks;
@@ -57,6 +57,8 @@ static void *
 counted(void *memory)
 {
 	in_use += malloc_usable_size(memory);
+	if (most_in_use < in_use)
+		most_in_use = in_use;
 	return memory;
 }
 
@@ -235,24 +237,41 @@ a_long_message_that_was_taken_holds_no_memory(void)
 	struct imsgbuf channel;
 	struct imsg message;
 	size_t before;
-	int ends[2], status;
+	int ends[2], status, result;
 	pid_t sender;
+	long n;
 
 	connect_pair(ends);
 	REQUIRE((sender = fork()) != -1);
 	REQUIRE(imsgbuf_init(&channel, ends[sender == 0]) == 0);
 	REQUIRE(imsgbuf_set_maxsize(&channel, sizeof(payload)) == 0);
 	close(ends[sender != 0]);
+	memset(payload, 7, sizeof(payload));
 	if (sender == 0) {
 		REQUIRE(imsg_compose(&channel, 1, 0, 0, -1, payload, sizeof(payload)) == 1);
 		REQUIRE(imsgbuf_flush(&channel) == 0);
 		_exit(0);
 	}
 	before = in_use;
-	REQUIRE(channel_next(&channel, &message) == 1);
+	most_in_use = in_use;
+	/* It stays, whichever of what it needs cannot be had. */
+	for (n = 0; n < 2; n++) {
+		do {
+			left = n;
+			result = channel_get(&channel, &message);
+			left = -1;
+		} while (result == 0 && channel_read(&channel) == 1);
+		CHECK_INT(result, -1);
+		CHECK_INT(errno, ENOMEM);
+	}
+	REQUIRE(channel_get(&channel, &message) == 1);
 	CHECK_INT(imsg_get_len(&message), sizeof(payload));
+	CHECK_INT(imsg_get_type(&message), 1);
+	CHECK_BYTES(message.data, payload, sizeof(payload));
+	/* It is where it was received, which was memory for half of it before that grew for the last time. */
+	CHECK(most_in_use < before + sizeof(payload) * 3 / 2 + (128 << 10));
 	/* That of the message itself, without another read. */
-	CHECK(in_use < before + sizeof(payload) + 4096);
+	CHECK(in_use < before + sizeof(payload) + 8192);
 	imsg_free(&message);
 	CHECK(in_use <= before);
 	imsgbuf_clear(&channel);

@@ -122,6 +122,45 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn the_last_step_to_a_long_message_is_from_half_of_it(len in 200..5000_usize) {
+        let stream = stream(&[len]);
+        let mut buffer = buffer(6000);
+        let mut lens = vec![FIRST];
+        let mut sent = 0;
+        while sent < stream.len() {
+            sent += receive(&mut buffer, &stream[sent..]).unwrap();
+            let now = buffer.storage().bytes.len();
+            if lens.last() != Some(&now) {
+                lens.push(now);
+            }
+        }
+        lens.reverse();
+        prop_assert_eq!(lens[..2].to_vec(), vec![stream.len(), stream.len().div_ceil(2)]);
+    }
+}
+
+#[test]
+fn a_storage_is_replaced_when_all_is_taken_and_keeps_what_was() {
+    let stream = stream(&[1000, 10]);
+    let mut buffer = buffer(2000);
+    let mut sent = 0;
+    while !buffer.is_ready() {
+        sent += receive(&mut buffer, &stream[sent..]).unwrap();
+    }
+    let refused = buffer.replace_storage(Growing::up_to(50));
+    assert!(refused.is_err_and(|refused| refused.most == 50));
+    assert!(buffer.next_message().unwrap().is_some());
+    let Ok(taken) = buffer.replace_storage(Growing::up_to(2000)) else {
+        panic!("all is taken");
+    };
+    assert_eq!(taken.bytes, stream[..1016]);
+    assert_eq!(buffer.offset(), 1016);
+    receive(&mut buffer, &stream[sent..]).unwrap();
+    assert_eq!(buffer.next_message().unwrap().unwrap().payload, payload(1, 10));
+}
+
 #[test]
 fn a_buffer_shrinks_when_its_last_message_was_taken() {
     let stream = stream(&[1000]);

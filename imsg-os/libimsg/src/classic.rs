@@ -8,10 +8,11 @@ use std::os::fd::IntoRawFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicI32;
 
-use imsg_wire::{Any, DEFAULT_MAX_LEN, Descriptor, Endian, HEADER_LEN, Header};
+use imsg_wire::{DEFAULT_MAX_LEN, Descriptor, HEADER_LEN, Header};
 use libc::{c_char, c_int, c_void, iovec, pid_t, ssize_t};
 
 use crate::compose::{Piece, Terms, pieces};
+use crate::dialect::Native;
 use crate::errno::{Answer, Errno, status};
 use crate::ibuf::{Ibuf, NO_FD, ON_STACK_CLASSIC, OwnedIbuf, close, give, ibuf_free, reason};
 use crate::memory::Memory;
@@ -139,9 +140,14 @@ impl Receiver {
     unsafe fn show(receiver: *mut Self) {
         // SAFETY: so the caller promises.
         unsafe {
-            let (incoming, _) = Self::parts((&raw mut (*receiver).area).cast());
+            let area = (&raw mut (*receiver).area).cast::<u8>();
+            let (incoming, at) = Self::parts(area);
             let start = Self::buf(receiver).addr();
-            let spare = (*incoming).spare().map_or(0, |spare| spare.as_ptr().addr());
+            let spare = if (*incoming).is_empty() {
+                area.addr() + at
+            } else {
+                (*incoming).spare().map_or(0, |spare| spare.as_ptr().addr())
+            };
             // With none, there is no room for the program either.
             let shown = spare.checked_sub(start).unwrap_or(READ_SIZE).min(READ_SIZE);
             ((*receiver).left, (*receiver).wpos) = (shown, shown);
@@ -201,7 +207,7 @@ impl Receiver {
     }
 }
 
-const DIALECT: Any = Any::Classic(Endian::NATIVE);
+const DIALECT: Native = Native::Classic;
 
 /// An `imsgbuf` of the program's, in a call of its. One thread may receive with it while another one
 /// sends: so each call refers to that half only which it uses.

@@ -1,8 +1,9 @@
 //! From a program to a queue: the same for both interfaces.
 
-use imsg_wire::{Any, Dialect, Frame, HEADER_LEN, Header};
+use imsg_wire::{Dialect, Frame, HEADER_LEN, Header};
 use libc::{c_int, iovec};
 
+use crate::dialect::Native;
 use crate::errno::Errno;
 use crate::ibuf::{Ibuf, OwnedIbuf};
 use crate::queue::Queue;
@@ -17,7 +18,7 @@ pub(crate) struct Piece {
 /// How the messages of an `imsgbuf` are made.
 #[derive(Clone, Copy)]
 pub(crate) struct Terms {
-    pub(crate) dialect: Any,
+    pub(crate) dialect: Native,
     /// The largest one, header included.
     pub(crate) max_len: usize,
     /// What stands for a pid of 0.

@@ -1,6 +1,7 @@
 //! `struct ibuf`, and the functions of ibuf_add(3) that both interfaces share.
 //!
 //! A message and its bytes are one allocation, until it grows: the bytes lie behind the structure.
+//! (A long one that was received may be two, as it is not copied then.)
 //! Other buffers are two, as in C, as programs move the bytes from one structure to another.
 //!
 //! Programs see the fields, so these are as in C, and nothing else says what a buffer is: whether
@@ -102,6 +103,7 @@ impl Ibuf {
     }
 
     /// Where `len` more bytes are to be written.
+    #[inline(always)]
     pub(crate) fn reserve(&mut self, len: usize) -> Result<*mut u8, Errno> {
         let end = self.wpos.checked_add(len).ok_or(RANGE)?;
         match self.fd {
@@ -118,6 +120,7 @@ impl Ibuf {
     }
 
     /// Moves the bytes to memory of their own, of `need` bytes at least.
+    #[cold]
     fn grow(&mut self, need: usize) -> Result<(), Errno> {
         if need > self.max {
             return Err(RANGE);
@@ -151,6 +154,7 @@ impl Ibuf {
     /// # Safety
     ///
     /// `data` are `len` bytes, not of this buffer.
+    #[inline(always)]
     pub(crate) unsafe fn add(&mut self, data: *const u8, len: usize) -> Result<(), Errno> {
         if len == 0 {
             return Ok(());
@@ -170,6 +174,7 @@ impl Ibuf {
         Ok(())
     }
 
+    #[inline]
     pub(crate) fn add_bytes(&mut self, bytes: &[u8]) -> Result<(), Errno> {
         // SAFETY: this buffer cannot change while its bytes are borrowed.
         unsafe { self.add(bytes.as_ptr(), bytes.len()) }
@@ -377,6 +382,15 @@ impl OwnedIbuf {
         Ok(buf)
     }
 
+    /// Gives a buffer that has no bytes such as were written elsewhere.
+    ///
+    /// # Safety
+    ///
+    /// They are initialized memory of `malloc`, which nothing else uses.
+    pub(crate) unsafe fn set_memory(&mut self, bytes: NonNull<u8>, len: usize) {
+        (self.buf, self.size, self.max, self.wpos) = (bytes.as_ptr(), len, len, len);
+    }
+
     /// A buffer of bytes.
     pub(crate) fn of(bytes: &[u8]) -> Result<Self, Errno> {
         // SAFETY: they are written below, all of them.
@@ -446,6 +460,7 @@ impl DerefMut for OwnedIbuf {
 }
 
 impl Drop for OwnedIbuf {
+    #[inline(never)]
     fn drop(&mut self) {
         self.close_fd();
         let (bytes, size, behind) = (self.buf, self.size, self.is_behind());

@@ -17,7 +17,7 @@
 //!       ├── send.rs ──────────────┤              a queue to a socket
 //!       └── receive.rs ───────────┤              a socket to messages: imsg_wire::RecvBuf
 //!                                 └── framing.rs a socket to what the program delimits itself
-//!   memory.rs, errno.rs                          malloc, and errno
+//!   dialect.rs, memory.rs, errno.rs              which of the two dialects, malloc, and errno
 //! ```
 //!
 //! Nothing here decides about the protocol: headers, lengths, marks and the pairing of descriptors
@@ -29,6 +29,7 @@
 
 pub mod classic;
 mod compose;
+mod dialect;
 mod errno;
 mod framing;
 pub mod ibuf;

@@ -1,5 +1,6 @@
 //! Memory of C's `malloc`.
 
+use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 use std::slice;
 
@@ -75,6 +76,32 @@ impl Memory {
         Ok(Self { bytes: allocate_zeroed(len)?, len, first: len, owned: true })
     }
 
+    /// How many bytes it has, if it is of `malloc` and so large that it is not
+    /// [kept](Storage::shrink).
+    #[inline]
+    pub(crate) fn len_of_large(&self) -> Option<usize> {
+        (self.owned && self.len > KEPT.max(self.first)).then_some(self.len)
+    }
+
+    /// As many bytes as this had first.
+    pub(crate) fn another(&self) -> Result<Self, Errno> {
+        Self::new(self.first)
+    }
+
+    /// The memory, which is the caller's to wipe and to free, if it was of `malloc`.
+    pub(crate) fn into_raw(self) -> (NonNull<u8>, usize) {
+        let Self { bytes, len, .. } = *ManuallyDrop::new(self);
+        (bytes, len)
+    }
+
+    /// Has as many bytes as first, if there is memory for them. All are zeros then.
+    #[cold]
+    fn start_over(&mut self) {
+        if let Ok(another) = self.another() {
+            *self = another;
+        }
+    }
+
     /// Over memory of the caller's, which stays as long as it is.
     ///
     /// # Safety
@@ -102,6 +129,7 @@ impl Storage for Memory {
         if self.owned { isize::MAX.unsigned_abs() } else { self.len }
     }
 
+    #[cold]
     fn grow(&mut self, len: usize) -> bool {
         if len <= self.len {
             return true;
@@ -119,15 +147,14 @@ impl Storage for Memory {
     }
 
     fn shrink(&mut self) {
-        if self.len > KEPT.max(self.first)
-            && let Ok(smaller) = Self::new(self.first)
-        {
-            *self = smaller;
+        if self.len_of_large().is_some() {
+            self.start_over();
         }
     }
 }
 
 impl Drop for Memory {
+    #[inline(never)]
     fn drop(&mut self) {
         if self.owned {
             // SAFETY: it is of this module, and not used any more.

@@ -6,10 +6,11 @@
 use std::ffi::CStr;
 use std::ptr::{self, NonNull};
 
-use imsg_wire::{Any, DEFAULT_MAX_LEN, Dialect, Endian, HEADER_LEN, Modern};
+use imsg_wire::{DEFAULT_MAX_LEN, Dialect, HEADER_LEN, Modern};
 use libc::{c_char, c_int, c_void, iovec, pid_t, ssize_t};
 
 use crate::compose::{Piece, Terms, pieces};
+use crate::dialect::Native;
 use crate::errno::{Answer, Errno, status};
 use crate::framing::{Framing, ReadHeader};
 use crate::ibuf::{Ibuf, NO_FD, ON_STACK, OwnedIbuf, give, ibuf_free};
@@ -56,7 +57,7 @@ enum Reader {
     /// Nothing: it only writes.
     None,
     /// The rules of imsg.
-    Imsg(Incoming, Any),
+    Imsg(Incoming, Native),
     /// Those of the program, whose function may use the queue that this reads for.
     Own(NonNull<Framing>),
 }
@@ -132,9 +133,9 @@ impl Msgbuf {
 
     /// Takes a message that is complete, with its header.
     fn get(&mut self) -> Result<Option<OwnedIbuf>, Errno> {
-        match (self.received.pop(), &mut self.reader) {
-            (None, Reader::Imsg(incoming, _)) => whole(incoming),
-            (buf, _) => Ok(buf),
+        match &mut self.reader {
+            Reader::Imsg(incoming, _) if self.received.len() == 0 => whole(incoming),
+            _ => Ok(self.received.pop()),
         }
     }
 
@@ -193,6 +194,7 @@ fn read_messages(
 }
 
 /// Takes a message with its header.
+#[inline(never)]
 fn whole(incoming: &mut Incoming) -> Result<Option<OwnedIbuf>, Errno> {
     let Some(taken) = incoming.next(Part::Message)? else {
         return Ok(None);
@@ -216,15 +218,15 @@ impl Imsgbuf {
         }
     }
 
-    fn dialect(&mut self) -> Any {
+    fn dialect(&mut self) -> Native {
         match self.msgbuf().map(|msgbuf| &msgbuf.reader) {
             Ok(Reader::Imsg(_, dialect)) => *dialect,
-            _ => MODERN,
+            _ => Native::Modern,
         }
     }
 
     /// The largest message, header included.
-    fn max_len(&self, dialect: Any) -> usize {
+    fn max_len(&self, dialect: Native) -> usize {
         (self.maxsize as usize).min(dialect.max_len())
     }
 
@@ -310,12 +312,9 @@ impl Imsgbuf {
     }
 }
 
-const MODERN: Any = Any::Modern(Endian::NATIVE);
-const CLASSIC: Any = Any::Classic(Endian::NATIVE);
-
 /// What a new buffer speaks: the modern dialect, unless the environment says otherwise, which it
 /// cannot in a program that has more rights than who started it.
-fn default_dialect() -> Any {
+fn default_dialect() -> Native {
     let name = c"IMSG_DIALECT";
     // SAFETY: the name is a string. What is found stays until the program changes its environment,
     // and is not used any more then.
@@ -323,7 +322,7 @@ fn default_dialect() -> Any {
         let value = environment(name);
         if value.is_null() { None } else { Some(CStr::from_ptr(value)) }
     };
-    if value == Some(c"classic") { CLASSIC } else { MODERN }
+    if value == Some(c"classic") { Native::Classic } else { Native::Modern }
 }
 
 /// # Safety
@@ -354,7 +353,8 @@ unsafe fn environment(name: &CStr) -> *const c_char {
     unsafe { libc::getenv(name.as_ptr()) }
 }
 
-fn new_incoming(dialect: Any) -> Result<Incoming, Errno> {
+#[inline(never)]
+fn new_incoming(dialect: Native) -> Result<Incoming, Errno> {
     // One byte more than C has, so that the kernel copies whole pages.
     Ok(Incoming::new(dialect, Memory::new(1 << 16)?))
 }
@@ -566,8 +566,8 @@ functions! {
     /// Sets the dialect: 0, or -1.
     fn imsgbuf_set_dialect as "imsgbuf_set_dialect_modern"(imsgbuf: Imsgbuf, dialect: c_int) -> c_int {
         let dialect = match dialect {
-            0 => MODERN,
-            1 => CLASSIC,
+            0 => Native::Modern,
+            1 => Native::Classic,
             _ => return status(Err(INVALID)),
         };
         status(imsgbuf.msgbuf().and_then(|msgbuf| {

@@ -7,10 +7,11 @@ use std::ptr;
 
 use imsg_os::{ReadOutcome, RecvError, raw};
 use imsg_wire::{
-    Ancillary, Any, Descriptor, Dialect, Error, Frame, HEADER_LEN, Modern, Pairing, RecvBuf,
+    Ancillary, Descriptor, Dialect, Error, Frame, HEADER_LEN, Message, Modern, Pairing, RecvBuf,
 };
 use libc::{c_char, c_int};
 
+use crate::dialect::Native;
 use crate::errno::Errno;
 use crate::ibuf::OwnedIbuf;
 use crate::memory::Memory;
@@ -19,12 +20,14 @@ use crate::send::borrow;
 /// How many bytes are read at once (`IBUF_READ_SIZE`).
 pub(crate) const READ_SIZE: usize = 65535;
 
+const BAD_MESSAGE: Errno = Errno(libc::EBADMSG);
+
 /// How many descriptors can wait for their messages.
 const DESCRIPTORS: usize = 32;
 
 /// What was received and not taken, and what became of the stream.
 pub(crate) struct Incoming {
-    buf: RecvBuf<Any, Memory, OwnedFd, DESCRIPTORS>,
+    buf: RecvBuf<Native, Memory, OwnedFd, DESCRIPTORS>,
     reader: raw::Reader,
     /// The rule that the program set, in place of the dialect's.
     pairing: Option<Pairing>,
@@ -70,7 +73,8 @@ pub(crate) enum Part {
 }
 
 impl Incoming {
-    pub(crate) fn new(dialect: Any, memory: Memory) -> Self {
+    #[inline(never)]
+    pub(crate) fn new(dialect: Native, memory: Memory) -> Self {
         let buf = RecvBuf::with_descriptors(dialect, memory);
         let reader = raw::Reader::default();
         Self { buf, reader, pairing: None, fault: None, text: Text::new() }
@@ -115,10 +119,16 @@ impl Incoming {
 
     /// Whether nothing was read yet.
     pub(crate) fn is_new(&self) -> bool {
-        self.buf.offset() == 0 && self.buf.unread_bytes() == 0 && !self.buf.is_finished()
+        self.buf.offset() == 0 && self.is_empty() && !self.buf.is_finished()
+    }
+
+    /// Whether all that was read is taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.buf.unread_bytes() == 0
     }
 
     /// Starts over; what was set stays.
+    #[inline(never)]
     pub(crate) fn reset(&mut self) {
         self.buf.reset();
         self.reader = raw::Reader::default();
@@ -130,19 +140,20 @@ impl Incoming {
     /// # Errors
     ///
     /// What the system says, or what broke the stream, once no message is left before that.
+    #[inline(never)]
     pub(crate) fn read(&mut self, fd: c_int, source: Source) -> Result<Read, Errno> {
         // SAFETY: the program has it open, as it names it.
         let file = unsafe { borrow(fd) }?;
         // The program reads on behind the end: from another socket, or to hear the same again.
-        if self.buf.is_finished() && self.buf.unread_bytes() == 0 && !self.buf.is_ready() {
+        if self.buf.is_finished() && self.is_empty() && !self.buf.is_ready() {
             self.reset();
         }
         let before = self.buf.unread_bytes();
         loop {
-            let outcome = match source {
-                Source::Socket => self.reader.read(file, &mut self.buf),
-                Source::Any => self.reader.read_by(&mut self.buf, |spare, _| read(file, spare)),
-            };
+            let outcome = self.reader.read_by(&mut self.buf, |spare, descriptors| match source {
+                Source::Socket => raw::recv(file, spare, descriptors),
+                Source::Any => read(file, spare),
+            });
             match outcome {
                 Ok(ReadOutcome::Data) => {}
                 Ok(ReadOutcome::WouldBlock) => return Ok(Read::WouldBlock),
@@ -181,11 +192,23 @@ impl Incoming {
     }
 
     /// What broke the stream, if no message is left before that.
+    #[inline(never)]
     pub(crate) fn check(&mut self) -> Result<(), Errno> {
-        if self.buf.is_ready() && self.buf.next_len().is_none() {
-            return self.next(Part::Payload).map(drop);
+        if self.next_len().is_some() {
+            return Ok(());
         }
-        Ok(())
+        match self.buf.next_message() {
+            Ok(_) => Ok(()),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// How long the payload of the next message is, if there is one, or what is wrong with its
+    /// descriptor.
+    #[inline]
+    fn next_len(&self) -> Option<usize> {
+        // A program asks for a message until there is none: mostly, not a byte is left then.
+        if self.is_empty() { None } else { self.buf.next_len() }
     }
 
     /// Takes the next message, if one is complete.
@@ -193,22 +216,27 @@ impl Incoming {
     /// # Errors
     ///
     /// `ENOMEM`, and nothing is lost; or what broke the stream.
+    #[inline(always)]
     pub(crate) fn next(&mut self, part: Part) -> Result<Option<Taken>, Errno> {
+        let Some(len) = self.next_len() else {
+            return self.check().map(|()| None);
+        };
         let room = if part == Part::Message { HEADER_LEN } else { 0 };
+        if part == Part::Message && self.fills_memory(room.saturating_add(len)) {
+            return self.hand_over();
+        }
         // Before the message is taken, as it could not be put back.
-        let mut buf = match self.buf.next_len().map(|len| room.saturating_add(len)) {
+        let mut buf = match room.saturating_add(len) {
+            0 => None,
             // SAFETY: all of it is written below, or it is freed unread.
-            Some(size @ 1..) => Some(unsafe { OwnedIbuf::unwritten(size, size) }?),
-            _ => None,
+            size => Some(unsafe { OwnedIbuf::unwritten(size, size) }?),
         };
         let message = match self.buf.next_message() {
             Ok(Some(message)) => message,
             Ok(None) => return Ok(None),
             Err(error) => return self.fail(error).map(|()| None),
         };
-        let marked = !matches!(message.descriptor, Descriptor::None);
-        let len = HEADER_LEN.saturating_add(message.payload.len());
-        let frame = Frame { header: message.header, len, marked };
+        let frame = frame_of(&message);
         if let Some(buf) = &mut buf {
             if part == Part::Message {
                 buf.add_bytes(&Modern::new().encode(&frame))?;
@@ -217,8 +245,36 @@ impl Incoming {
         }
         let descriptor = message.descriptor;
         // The next read may be a long time off.
-        self.buf.shrink();
+        if self.is_empty() {
+            self.buf.shrink();
+        }
         Ok(Some(Taken { frame, buf, descriptor }))
+    }
+
+    /// Whether a message, header included, is all that was received, and has memory of its own length
+    /// that is not kept once it is taken.
+    #[inline]
+    fn fills_memory(&self, size: usize) -> bool {
+        self.buf.storage().len_of_large() == Some(size) && self.buf.unread_bytes() == size
+    }
+
+    /// Takes such a message, in the memory that it lies in.
+    #[cold]
+    fn hand_over(&mut self) -> Result<Option<Taken>, Errno> {
+        // Both before the message is taken, as it could not be put back.
+        let memory = self.buf.storage().another()?;
+        let mut buf = OwnedIbuf::zeroed(0, 0)?;
+        let (frame, descriptor) = match self.buf.next_message() {
+            Ok(Some(message)) => (frame_of(&message), message.descriptor),
+            Ok(None) => return Ok(None),
+            Err(error) => return self.fail(error).map(|()| None),
+        };
+        // Nothing is left, as the message was all.
+        let (bytes, len) = self.buf.replace_storage(memory).map_err(|_| BAD_MESSAGE)?.into_raw();
+        // SAFETY: this is memory of `malloc`, as `fills_memory` saw, and all of it was zeros at first.
+        unsafe { buf.set_memory(bytes, len) };
+        buf.set_bytes(0, &Modern::new().encode(&frame))?;
+        Ok(Some(Taken { frame, buf: Some(buf), descriptor }))
     }
 
     /// Keeps what broke the stream. A stream that ends inside a message is one that ends, in C.
@@ -227,7 +283,7 @@ impl Incoming {
         match error {
             Error::Truncated { .. } => Ok(()),
             Error::Length { .. } => Err(Errno(libc::ERANGE)),
-            _ => Err(Errno(libc::EBADMSG)),
+            _ => Err(BAD_MESSAGE),
         }
     }
 
@@ -245,6 +301,13 @@ impl Incoming {
             None => ptr::null(),
         }
     }
+}
+
+/// What a message says of itself, apart from its payload.
+fn frame_of(message: &Message<'_, OwnedFd>) -> Frame {
+    let marked = !matches!(message.descriptor, Descriptor::None);
+    let len = HEADER_LEN.saturating_add(message.payload.len());
+    Frame { header: message.header, len, marked }
 }
 
 /// Reads from a socket, without descriptors, or from a file.

@@ -34,10 +34,8 @@ pub(crate) fn send(queue: &mut Queue, fd: c_int) -> Result<bool, Errno> {
 
 /// Sends the first buffers, up to the next that has a descriptor. Says whether the socket took all.
 fn send_once(queue: &mut Queue, fd: c_int, descriptor: Option<c_int>) -> Result<bool, Errno> {
-    let together = queue.iter().enumerate().take_while(|(at, buf)| *at == 0 || !buf.has_fd());
-    let bufs = together.map(|(_, buf)| buf);
     let mut len = 0;
-    let n = with_parts(bufs, |parts| {
+    let n = with_parts(queue, Until::Descriptor, |parts| {
         len = parts.iter().fold(0, |len: usize, part| len.saturating_add(part.len()));
         send_parts(fd, parts, descriptor)
     })?;
@@ -54,18 +52,44 @@ fn send_once(queue: &mut Queue, fd: c_int, descriptor: Option<c_int>) -> Result<
 /// whether there was anything in the queue.
 pub(crate) fn write(queue: &mut Queue, fd: c_int) -> Result<bool, Errno> {
     let queued = queue.len() > 0;
-    let n = with_parts(queue.iter(), |parts| write_parts(fd, parts))?;
+    let n = with_parts(queue, Until::End, |parts| write_parts(fd, parts))?;
     drain(queue, n);
     Ok(queued)
 }
 
-/// Writes the bytes of buffers, one behind the other, by a call that takes them in parts; not, when
-/// there are none. Gives the bytes written.
-fn with_parts<'a>(
-    bufs: impl Iterator<Item = &'a Ibuf>,
-    write: impl FnOnce(&[IoSlice<'_>]) -> Result<usize, Errno>,
+/// Up to where a queue is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// The first buffer that has a descriptor, but for that at the front.
+    Descriptor,
+    End,
+}
+
+/// Writes the bytes of the first buffers, one behind the other, by a call that takes them in parts;
+/// not, when there are none. Gives the bytes written.
+fn with_parts(
+    queue: &Queue,
+    until: Until,
+    mut write: impl FnMut(&[IoSlice<'_>]) -> Result<usize, Errno>,
 ) -> Result<usize, Errno> {
-    let mut bytes = bufs.map(Ibuf::unread).filter(|bytes| !bytes.is_empty()).peekable();
+    let mut bufs = queue.iter();
+    match (bufs.next(), bufs.next()) {
+        (None, _) => Ok(0),
+        (Some(one), None) if one.size() > 0 => write(&[IoSlice::new(one.unread())]),
+        _ => with_many(queue, until, &mut write),
+    }
+}
+
+/// As [`with_parts`]; apart from that, as it takes much of the stack.
+#[inline(never)]
+fn with_many(
+    queue: &Queue,
+    until: Until,
+    write: &mut dyn FnMut(&[IoSlice<'_>]) -> Result<usize, Errno>,
+) -> Result<usize, Errno> {
+    let ends = |(at, buf): (usize, &Ibuf)| at > 0 && until == Until::Descriptor && buf.has_fd();
+    let bufs = queue.iter().enumerate().take_while(|(at, buf)| !ends((*at, buf)));
+    let mut bytes = bufs.map(|(_, buf)| buf.unread()).filter(|bytes| !bytes.is_empty()).peekable();
     // For the kernel, a part costs more than to copy a small one.
     let mut joined = Vec::<u8, JOINED>::new();
     let fits = |len: usize, small: &[u8]| small.len() <= SMALL && len + small.len() <= JOINED;

@@ -222,6 +222,8 @@ fn buffers<D: Dialect + Copy>(dialect: D, rule: Pairing, bytes: &[u8], log: &mut
     if let Ok(Some(message)) = rx.next_message() {
         reply(&mut tx, message, log);
     }
+    let _ = write!(log, "{:?}", rx.storage());
+    let _ = write!(log, "{:?}", rx.replace_storage(memory(&mut [])));
     let _ = write!(log, "{:?} {:?}", rx.into_storage(), tx.into_storage());
 }
 
