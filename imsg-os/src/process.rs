@@ -66,6 +66,10 @@ impl Worker {
     /// each side sees the end of the stream when the other one is gone. What else the program
     /// inherits is up to `command`; it must not have a descriptor 3 of its own by `command_fds`.
     ///
+    /// A program that is started from a terminal and ends its workers itself has them leave its process
+    /// group ([`process_group(0)`](std::os::unix::process::CommandExt::process_group)): the terminal's
+    /// Ctrl-C goes to all of a group.
+    ///
     /// # Errors
     ///
     /// What the system says: there is no such program, for instance.

@@ -29,8 +29,7 @@ pub(crate) fn run(mut parent: Channel) -> Result<()> {
     let mut poll = Poll::new();
     let (mut listener, mut engine) = (None::<UnixListener>, None::<Channel>);
     let mut asked = Asked::new();
-    let mut clients = Clients::new();
-    let mut number = 0;
+    let (mut clients, mut number) = (Clients::new(), 0);
     loop {
         let mut lost = false;
         let next = parent.turn(&SILENT, poll.is_readable(&parent), |message, _| -> Result<()> {

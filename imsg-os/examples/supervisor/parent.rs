@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::fs;
 use std::io::Read;
-use std::os::unix::net::UnixStream;
+use std::os::unix::{net::UnixStream, process::CommandExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -135,7 +135,8 @@ impl Child {
                 return Ok(false);
             }
             let mut command = Command::new(std::env::current_exe()?);
-            command.args(["--worker", role]).env_clear().stdin(Stdio::null());
+            // In a group of its own, as Ctrl-C is for this process alone.
+            command.args(["--worker", role]).env_clear().stdin(Stdio::null()).process_group(0);
             let (worker, socket) = Worker::start(command)?;
             // Descriptors are not allowed here: the kernel closes what a worker run wild may send.
             let (received, queued) = (Pages::new(1 << 16)?, Pages::new(QUEUE)?);
