@@ -161,8 +161,8 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
         if state.finished && state.failed.is_none() {
             return Err(NoRoom::Finished);
         }
-        let ready = state.ready(self.storage.bytes());
-        let ready = ready.map_err(|error| NoRoom::Failed(state.fail(error)))?;
+        let next = state.next(self.storage.bytes());
+        let ready = next.map_err(|error| NoRoom::Failed(state.fail(error)))?.is_some();
         if !ready || state.is_movable(self.storage.bytes().len()) {
             state.move_to_front(&mut self.storage);
         }
@@ -252,18 +252,24 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
     /// [`next_message`](RecvBuf::next_message) has one to return, or an error about its descriptor.
     #[inline]
     pub fn next_len(&self) -> Option<usize> {
-        let bytes = self.storage.bytes();
-        if let Some((_, payload)) = self.state.next_without_descriptors(bytes) {
-            return Some(payload.len());
-        }
-        let (_, payload, _) = self.state.next_unpaired(bytes).ok()??;
+        let (_, payload, _) = self.state.next(self.storage.bytes()).ok()??;
         Some(payload.len())
     }
 
     /// Whether [`next_message`](RecvBuf::next_message) has a message or an error to return.
     #[inline]
     pub fn is_ready(&self) -> bool {
-        self.state.ready(self.storage.bytes()) != Ok(false)
+        !matches!(self.state.next(self.storage.bytes()), Ok(None))
+    }
+
+    /// Whether [`next_message`](RecvBuf::next_message) has a message to return, and no descriptor is
+    /// there to be paired. Where this is asked first, the compiler leaves out of that all but what
+    /// such a message needs.
+    #[doc(hidden)]
+    #[inline]
+    pub fn is_plainly_ready(&self) -> bool {
+        let plain = self.state.plain(self.storage.bytes());
+        matches!(self.state.next_plain(plain), Some(Some(_)))
     }
 
     /// Takes the next message (`imsgbuf_get`); `None` when none is complete.
@@ -274,15 +280,24 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
     /// failed, and has closed all descriptors that it held.
     #[inline]
     pub fn next_message(&mut self) -> Result<Option<Message<'_, F>>, Error> {
-        self.state.take(self.storage.bytes())
+        let Self { storage, state } = self;
+        let bytes = storage.bytes();
+        match state.next_plain(state.plain(bytes)) {
+            Some(Some((frame, payload, _))) => Ok(Some(state.take_plain(frame, payload))),
+            Some(None) => Ok(None),
+            None => state.take_paired(bytes),
+        }
     }
 
     /// Iterates over the messages that are complete. They borrow the buffer, not the iterator, so
     /// that several can be held at a time.
     ///
     /// An error is the last item.
+    #[inline]
     pub fn messages(&mut self) -> Received<'_, D, F, N> {
-        Received { bytes: self.storage.bytes(), state: &mut self.state, failed: false }
+        let Self { storage, state } = self;
+        let bytes = storage.bytes();
+        Received { bytes, plain: state.plain(bytes), state, failed: false }
     }
 
     /// Where the message starts, as an offset in the stream, that has not arrived completely, or for
@@ -469,29 +484,35 @@ impl<D: Dialect, F, const N: usize> RecvState<D, F, N> {
         }
     }
 
-    /// The next message, if that is all there is to it: nothing is wrong, and no descriptor is
-    /// there to be paired. So it is nearly always, and this path is short.
+    /// What arrived and was not taken, if that is all there is to it: nothing is wrong, and no
+    /// descriptor is there to be paired. So it is nearly always, and then the way to a message is
+    /// short.
     #[inline]
-    fn next_without_descriptors<'a>(&self, bytes: &'a [u8]) -> Option<(Frame, &'a [u8])> {
+    fn plain<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let unread = bytes.get(self.start..self.end)?;
-        if self.failed.is_some() || !self.descriptors.is_empty() {
-            return None;
-        }
-        let (frame, payload, _) = split(&self.dialect, unread, self.max_len).ok()??;
-        Some((frame, payload))
+        (self.failed.is_none() && self.descriptors.is_empty()).then_some(unread)
     }
 
-    /// Whether there is a message, or what is wrong.
+    /// What is next in what is [plain](Self::plain); `None` where the bytes alone do not say it.
     #[inline]
-    fn ready(&self, bytes: &[u8]) -> Result<bool, Error> {
-        match self.next_without_descriptors(bytes) {
-            Some(_) => Ok(true),
-            None => Ok(self.next_unpaired(bytes)?.is_some()),
+    fn next_plain<'a>(&self, plain: Option<&'a [u8]>) -> Option<Option<Split<'a>>> {
+        match split(&self.dialect, plain?, self.max_len) {
+            Ok(None) if self.finished => None,
+            next => next.ok(),
         }
     }
 
     /// The next message, and the bytes behind it, or what is wrong before it. Its descriptor is
-    /// still to be found. (Cold, as it is called a few times a read, unless descriptors wait.)
+    /// still to be found.
+    #[inline]
+    fn next<'a>(&self, bytes: &'a [u8]) -> Result<Option<Split<'a>>, Error> {
+        match self.next_plain(self.plain(bytes)) {
+            Some(next) => Ok(next),
+            None => self.next_unpaired(bytes),
+        }
+    }
+
+    /// As [`next`](Self::next), whatever is there.
     #[cold]
     fn next_unpaired<'a>(&self, bytes: &'a [u8]) -> Result<Option<Split<'a>>, Error> {
         if let Some(error) = self.failed {
@@ -510,14 +531,12 @@ impl<D: Dialect, F, const N: usize> RecvState<D, F, N> {
         }
     }
 
+    /// Takes the next message, of what is [plain](Self::plain).
     #[inline]
-    fn take<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Message<'a, F>>, Error> {
-        let Some((frame, payload)) = self.next_without_descriptors(bytes) else {
-            return self.take_paired(bytes);
-        };
+    fn take_plain<'a>(&mut self, frame: Frame, payload: &'a [u8]) -> Message<'a, F> {
         let descriptor = self.descriptors.unclaimed(self.offset, frame.marked);
         self.pass(frame);
-        Ok(Some(Message { header: frame.header, payload, descriptor }))
+        Message { header: frame.header, payload, descriptor }
     }
 
     #[cold]
@@ -550,7 +569,7 @@ impl<D: Dialect, F, const N: usize> RecvState<D, F, N> {
     /// Goes on behind the message that was taken.
     #[inline]
     fn pass(&mut self, frame: Frame) {
-        self.start = self.start.saturating_add(frame.len);
+        self.start = self.start.wrapping_add(frame.len);
         self.offset = self.offset.wrapping_add(frame.len as u64);
     }
 
@@ -592,6 +611,9 @@ fn has_mark<D: Dialect>(dialect: &D, mut bytes: &[u8], max_len: usize, len: u64)
 /// The complete messages of a [`RecvBuf`]; see [`RecvBuf::messages`].
 pub struct Received<'a, D, F, const N: usize> {
     bytes: &'a [u8],
+    /// What [the state says](RecvState::plain), in hand, so that it is not read from there for each
+    /// message. Nothing arrives as long as this lives.
+    plain: Option<&'a [u8]>,
     state: &'a mut RecvState<D, F, N>,
     failed: bool,
 }
@@ -604,13 +626,17 @@ impl<'a, D: Dialect, F, const N: usize> Iterator for Received<'a, D, F, N> {
         if self.failed {
             return None;
         }
-        // `Result::transpose` would copy the message once more.
-        match self.state.take(self.bytes) {
-            Ok(Some(message)) => Some(Ok(message)),
-            Ok(None) => None,
-            Err(error) => {
-                self.failed = true;
-                Some(Err(error))
+        match self.state.next_plain(self.plain) {
+            Some(Some((frame, payload, rest))) => {
+                self.plain = Some(rest);
+                Some(Ok(self.state.take_plain(frame, payload)))
+            }
+            Some(None) => None,
+            None => {
+                let taken = self.state.take_paired(self.bytes);
+                self.plain = self.state.plain(self.bytes);
+                self.failed = taken.is_err();
+                taken.transpose()
             }
         }
     }
