@@ -332,6 +332,14 @@ impl<D: Dialect, S: Storage> Receiver<D, S> {
     /// [`RecvError`]; the end of the stream inside a message is one.
     #[inline]
     pub fn recv(&mut self) -> Result<Option<Message<'_>>, RecvError> {
+        if self.buf.is_plainly_ready() {
+            return Ok(self.buf.next_message()?);
+        }
+        self.recv_next()
+    }
+
+    /// As [`recv`](Self::recv), for all but the usual message that was read with the one before it.
+    fn recv_next(&mut self) -> Result<Option<Message<'_>>, RecvError> {
         if !self.buf.is_ready() {
             self.fill()?;
         }
