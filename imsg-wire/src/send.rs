@@ -427,33 +427,36 @@ impl<D: Dialect, F, const N: usize> SendState<D, F, N> {
         let len = parts.iter().fold(header_len::<D>(), |len, part| len.saturating_add(part.len()));
         let frame = Frame { header, len, marked: descriptor.is_some() };
         match self.admit(frame.marked).and_then(|()| self.write(storage, &frame, parts)) {
-            Ok(()) => {
-                self.queue(len, descriptor);
+            Ok(end) => {
+                self.queue(end, descriptor);
                 Ok(())
             }
             Err(reason) => Err(Refused { reason, descriptor }),
         }
     }
 
+    /// Writes a message behind the queue, and says where it ends.
     #[inline]
     fn write(
         &mut self,
         storage: &mut impl Storage,
         frame: &Frame,
         parts: &[&[u8]],
-    ) -> Result<(), Reason> {
+    ) -> Result<usize, Reason> {
         let len = frame.len;
         self.check_len(len)?;
-        let space = self.space(storage, len);
-        let full = Reason::Full { len, free: space.len() };
-        let Some(space) = space.get_mut(..len) else {
-            return Err(full);
-        };
-        let Some((raw, payload)) = space.split_at_mut_checked(header_len::<D>()) else {
+        self.make_space(storage, len);
+        let bytes = storage.bytes_mut();
+        let full = Reason::Full { len, free: bytes.len().saturating_sub(self.end) };
+        let end = self.end.wrapping_add(len);
+        let space = bytes.get_mut(self.end..end);
+        let Some((raw, payload)) =
+            space.and_then(|space| space.split_at_mut_checked(header_len::<D>()))
+        else {
             return Err(full);
         };
         let written = self.dialect.encode(frame).write_to(raw).is_ok();
-        if fill(payload, parts) && written { Ok(()) } else { Err(full) }
+        if fill(payload, parts) && written { Ok(end) } else { Err(full) }
     }
 
     /// Whether a message of `len` bytes can fit at all.
@@ -491,11 +494,19 @@ impl<D: Dialect, F, const N: usize> SendState<D, F, N> {
     /// The free bytes, after an attempt to make them `wanted` at least.
     #[inline]
     fn space<'a, S: Storage>(&mut self, storage: &'a mut S, wanted: usize) -> &'a mut [u8] {
+        self.make_space(storage, wanted);
+        storage.bytes_mut().get_mut(self.end..).unwrap_or_default()
+    }
+
+    /// Moves what is queued to the front, if there is not room for `wanted` bytes behind it, and it
+    /// may be moved.
+    #[inline]
+    fn make_space(&mut self, storage: &mut impl Storage, wanted: usize) {
         self.release_abandoned(storage);
-        if storage.bytes().len().saturating_sub(self.end) < wanted {
+        let len = storage.bytes().len();
+        if self.end.wrapping_add(wanted) > len && self.is_movable(len) {
             self.move_to_front(storage);
         }
-        storage.bytes_mut().get_mut(self.end..).unwrap_or_default()
     }
 
     /// How many bytes [`space`](SendState::space) would give in a storage of `storage` bytes.
@@ -513,15 +524,12 @@ impl<D: Dialect, F, const N: usize> SendState<D, F, N> {
         self.start >= self.queued() && self.end <= storage
     }
 
-    /// Moves what is queued to the front, if it may be moved.
+    /// Moves what is queued, and [may be moved](Self::is_movable), to the front.
+    #[cold]
     fn move_to_front(&mut self, storage: &mut impl Storage) {
-        let bytes = storage.bytes_mut();
-        if !self.is_movable(bytes.len()) {
-            return;
-        }
         let (queued, end) = (self.queued(), self.end);
         if queued > 0 {
-            move_to_front(bytes, self.start..end);
+            move_to_front(storage.bytes_mut(), self.start..end);
         }
         // Also what was taken back, unless something lies there now.
         let from = self.start.saturating_sub(self.unreleased).max(queued);
@@ -531,15 +539,15 @@ impl<D: Dialect, F, const N: usize> SendState<D, F, N> {
         self.end = queued;
     }
 
-    /// Counts the `len` bytes that were written behind the queue in.
+    /// Counts a message in that was written behind the queue and ends at `end`.
     #[inline]
-    fn queue(&mut self, len: usize, descriptor: Option<F>) {
+    fn queue(&mut self, end: usize, descriptor: Option<F>) {
         if let Some(descriptor) = descriptor {
             let offset = self.offset.wrapping_add(self.queued() as u64);
             // There is room, as `admit` was asked and nothing was queued since.
             let _ = self.descriptors.push_back((offset, descriptor));
         }
-        self.end = self.end.saturating_add(len);
+        self.end = end;
         self.messages = self.messages.wrapping_add(1);
     }
 

@@ -168,7 +168,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> Drop for Gathered<'_, D, S, F, N
         if len == 0 || !fill(state.space(storage, len), &rest) {
             return;
         }
-        state.queue(len, self.descriptor.take());
+        state.queue(state.end.wrapping_add(len), self.descriptor.take());
         if self.sent > 0 {
             state.boundary = len;
         }

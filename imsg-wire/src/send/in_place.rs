@@ -112,7 +112,7 @@ impl<D: Dialect, F, const N: usize> InPlace for Pending<'_, D, F, N> {
         let len = header_len::<D>().saturating_add(payload_len);
         let frame = Frame { header, len, marked: descriptor.is_some() };
         if state.dialect.encode(&frame).write_to(raw).is_ok() {
-            state.queue(len, descriptor);
+            state.queue(state.end.wrapping_add(len), descriptor);
             state.lent = 0;
         }
         Ok(())
