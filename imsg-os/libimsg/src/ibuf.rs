@@ -9,6 +9,7 @@
 //! descriptor.
 
 use std::ffi::c_char;
+use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
@@ -440,6 +441,21 @@ impl OwnedIbuf {
         let buf = self.0.as_ptr();
         std::mem::forget(self);
         buf
+    }
+
+    /// Drops the last buffer of a queue that was sent. Its memory is [freed](memory::free_later) with
+    /// the next such one, if some dozens like it are so much that it pays, and it is not large itself.
+    pub(crate) fn drop_last(self) {
+        if !(2048..=65536).contains(&self.size) || !self.is_behind() {
+            return;
+        }
+        let mut buf = ManuallyDrop::new(self);
+        buf.close_fd();
+        // SAFETY: as in `drop`: the bytes lie behind the structure, and nothing uses either any more.
+        unsafe {
+            memory::wipe(buf.buf, buf.size);
+            memory::free_later(buf.0.cast());
+        }
     }
 }
 

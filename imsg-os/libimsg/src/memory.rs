@@ -3,6 +3,7 @@
 use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 use std::slice;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use imsg_wire::Storage;
 use libc::{c_int, c_void};
@@ -37,6 +38,24 @@ pub(crate) fn put<T>(value: T) -> Result<NonNull<T>, Errno> {
 pub(crate) unsafe fn free(memory: NonNull<u8>) {
     // SAFETY: so the caller promises.
     unsafe { libc::free(memory.as_ptr().cast()) };
+}
+
+/// Frees memory, but no sooner than this is called again; so that of one call is kept at a time.
+///
+/// It is for the last buffer of a queue that was sent, which mostly lies behind all others. With its
+/// end in use, glibc keeps the heap. Else, each time that 128 KiB were queued and sent, it gives them
+/// back to the kernel, which maps them anew for the next messages; that costs more than these do.
+///
+/// # Safety
+///
+/// As of [`free`].
+pub(crate) unsafe fn free_later(memory: NonNull<u8>) {
+    static KEPT: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
+    let before = KEPT.swap(memory.as_ptr(), Ordering::AcqRel);
+    if let Some(before) = NonNull::new(before) {
+        // SAFETY: so the caller of the call before promised.
+        unsafe { free(before) };
+    }
 }
 
 /// Overwrites with zeros, in a way that the compiler cannot remove.

@@ -121,7 +121,11 @@ fn drain(queue: &mut Queue, mut n: usize) {
             return;
         }
         n -= size;
-        drop(queue.pop());
+        if let Some(buf) = queue.pop()
+            && queue.len() == 0
+        {
+            buf.drop_last();
+        }
     }
 }
 
