@@ -15,6 +15,8 @@ use crate::pair::{in_memory, prepared, two_processes};
 use crate::work::{BUFFER, Kind, Work};
 use crate::{Sampler, ours};
 
+const COMPAT: &str = "imsg-compat";
+
 /// The C libraries by their names; none where one is not installed.
 pub(crate) struct Libraries([(&'static str, Option<Library>); 3]);
 
@@ -30,14 +32,17 @@ impl Libraries {
         Self([
             ("C classic", open(Interface::Classic)),
             ("C modern", open(Interface::Modern)),
-            ("imsg-compat", compat.map(|path| Library::open(path, Interface::Classic))),
+            (COMPAT, compat.map(|path| Library::open(path, Interface::Classic))),
         ])
     }
 
     /// Those that can do this work; no sampler for what is not installed.
     pub(crate) fn contenders(&self, work: Work) -> Vec<(&'static str, Option<Sampler>)> {
         let sampler = |library| sampler(library, work);
-        let libraries = self.0.iter().filter(|_| can_do(work));
+        // imsg-compat lists the descriptors of its process at each read, and to take needs hundreds
+        // of them: so to fill the buffers would take minutes.
+        let takes_minutes = |name| name == COMPAT && work.kind == Kind::Take;
+        let libraries = self.0.iter().filter(|(name, _)| can_do(work) && !takes_minutes(*name));
         libraries.map(|(name, library)| (*name, library.and_then(sampler))).collect()
     }
 }
