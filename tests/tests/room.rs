@@ -95,6 +95,7 @@ proptest! {
     fn as_many_messages_are_taken_as_there_is_room_for(
         steps in prop::collection::vec(step(), 0..20),
         len in 0..60_usize,
+        messages in prop::collection::vec((0..3_u8, 0..=60_usize), 8),
         descriptor: bool,
     ) {
         let mut tx = Queue::with_descriptors(Modern::new(), [0; 128]);
@@ -111,11 +112,29 @@ proptest! {
             }
         }
         let room = tx.room_for(len, descriptor);
-        for n in 0..room {
-            let queued = queue(&mut tx, 0, &[0; 128][..len], descriptor);
+        for (n, (way, shorter)) in messages.into_iter().take(room).enumerate() {
+            let queued = queue(&mut tx, way, &[0; 128][..len.min(shorter)], descriptor);
             prop_assert!(queued.is_ok(), "{} of {}", n, room);
         }
     }
+}
+
+/// A queue with 16 bytes free behind what is queued, which may be moved until they are used.
+fn movable_queue() -> Queue {
+    let mut tx = Queue::with_descriptors(Modern::new(), [0; 128]);
+    for _ in 0..7 {
+        tx.compose(Header::new(1), b"", None).expect("room for eight");
+    }
+    tx.consume(56).expect("seven are queued");
+    tx
+}
+
+#[test]
+fn the_room_is_that_for_messages_the_first_of_which_is_short() {
+    let mut tx = movable_queue();
+    assert_eq!(tx.room_for(16, false), 1);
+    tx.compose(Header::new(1), b"", None).expect("room behind the others");
+    assert_eq!(tx.room_for(16, false), 0);
 }
 
 #[test]

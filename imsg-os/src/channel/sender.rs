@@ -181,7 +181,8 @@ impl<D: Dialect, S: Storage, K: AsFd> Sender<D, S, K> {
     ///
     /// It says how many messages of another channel can be [passed on](crate::Turn::at_most) to this
     /// one. A message that is [too long](Reason::TooLong) is never refused for want of room, so that
-    /// is `usize::MAX`: who waits for room would wait for ever.
+    /// is `usize::MAX`: who waits for room would wait for ever. Give no more than
+    /// [`max_len`](Self::max_len) allows, as otherwise nothing holds shorter messages back.
     pub fn room_for(&self, payload_len: usize, descriptor: bool) -> usize {
         self.buf.room_for(payload_len, descriptor)
     }

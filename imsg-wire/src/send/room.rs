@@ -11,7 +11,8 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
     ///
     /// There can be room for more once some were queued, as what is there may be moved then. A message
     /// that is [too long](Reason::TooLong) is never refused for want of room, so that is `usize::MAX`:
-    /// who waits for room would wait for ever.
+    /// who waits for room would wait for ever. Give no more than [`max_len`](SendBuf::max_len) allows,
+    /// as otherwise nothing holds shorter messages back.
     ///
     /// ```
     /// use imsg_wire::{Header, Modern, SendBuf};
@@ -29,7 +30,17 @@ impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
             Err(_) => return 0,
         }
         let len = header_len::<D>().saturating_add(payload_len);
-        let free = self.state.free(self.storage.bytes().len(), len);
+        let storage = self.storage.bytes().len();
+        let (start, queued) = (self.state.start, self.state.queued());
+        let behind = storage.saturating_sub(self.state.end);
+        let free = if behind >= len {
+            behind
+        } else if start >= queued.saturating_add(behind) {
+            storage.saturating_sub(queued)
+        } else {
+            // Nothing may be moved any more once short messages lie in the space behind.
+            len
+        };
         let descriptors =
             if descriptor { N.saturating_sub(self.state.descriptors.len()) } else { usize::MAX };
         free.checked_div(len).unwrap_or(usize::MAX).min(descriptors)
