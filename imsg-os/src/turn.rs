@@ -251,6 +251,10 @@ impl Turn {
                 && self.may_handle(tx)
                 && let Some(message) = rx.next_message().map_err(RecvError::Protocol)?
             {
+                if let Some(room) = self.room {
+                    // The handler may compose several messages, of which a short one comes first.
+                    let _ = tx.buf.make_room(room, true);
+                }
                 left -= 1;
                 handle(message, tx).map_err(TurnError::Handler)?;
             }

@@ -47,6 +47,23 @@ fn queue(queue: &mut Queue, way: u8, payload: &[u8], descriptor: bool) -> Result
     }
 }
 
+fn queue_after(steps: &[Step]) -> Queue {
+    let mut tx = Queue::with_descriptors(Modern::new(), [0; 128]);
+    for step in steps {
+        match *step {
+            Step::Queue { way, len, descriptor } => {
+                let _ = queue(&mut tx, way, &[0; 128][..len], descriptor);
+            }
+            Step::GiveUp(_) => {}
+            Step::Send(n) => {
+                let n = n.min(tx.chunk().map_or(0, |chunk| chunk.bytes.len()));
+                tx.consume(n).unwrap();
+            }
+        }
+    }
+    tx
+}
+
 fn too_long(len: usize, max: usize) -> Reason {
     Reason::TooLong { len: len + 16, max }
 }
@@ -98,19 +115,7 @@ proptest! {
         messages in prop::collection::vec((0..3_u8, 0..=60_usize), 8),
         descriptor: bool,
     ) {
-        let mut tx = Queue::with_descriptors(Modern::new(), [0; 128]);
-        for step in steps {
-            match step {
-                Step::Queue { way, len, descriptor } => {
-                    let _ = queue(&mut tx, way, &[0; 128][..len], descriptor);
-                }
-                Step::GiveUp(_) => {}
-                Step::Send(n) => {
-                    let n = n.min(tx.chunk().map_or(0, |chunk| chunk.bytes.len()));
-                    tx.consume(n).unwrap();
-                }
-            }
-        }
+        let mut tx = queue_after(&steps);
         let room = tx.room_for(len, descriptor);
         for (n, (way, shorter)) in messages.into_iter().take(room).enumerate() {
             let queued = queue(&mut tx, way, &[0; 128][..len.min(shorter)], descriptor);
@@ -127,6 +132,36 @@ fn movable_queue() -> Queue {
     }
     tx.consume(56).expect("seven are queued");
     tx
+}
+
+proptest! {
+    #[test]
+    fn what_room_was_made_for_is_taken_also_in_several_messages(
+        steps in prop::collection::vec(step(), 0..20),
+        room in 0..=112_usize,
+        messages in prop::collection::vec((0..3_u8, 0..=60_usize), 8),
+    ) {
+        let mut tx = queue_after(&steps);
+        let (before, queued) = (tx.has_room(room, true), tx.queue_bytes());
+        prop_assert_eq!(tx.make_room(room, true), before);
+        prop_assert_eq!(tx.queue_bytes(), queued);
+        let mut left = if before.is_ok() { room + 16 } else { 0 };
+        for (way, len) in messages {
+            if let Some(len) = left.checked_sub(16).map(|most| most.min(len)) {
+                prop_assert_eq!(queue(&mut tx, way, &[0; 128][..len], false), Ok(()));
+                left -= 16 + len;
+            }
+        }
+    }
+}
+
+#[test]
+fn room_is_made_for_two_messages_the_first_of_which_fits_where_the_other_does_not() {
+    let mut tx = movable_queue();
+    tx.make_room(16, false).expect("room after a move");
+    for _ in 0..2 {
+        tx.compose(Header::new(1), b"", None).expect("room for both");
+    }
 }
 
 #[test]

@@ -53,6 +53,8 @@ struct Server {
     turn: Turn,
     wakes: Wakes,
     next: Next,
+    /// Whether an answer is two messages, the first of which is the shorter.
+    in_two: bool,
     bound: usize,
     handled: usize,
     in_vain: usize,
@@ -74,9 +76,12 @@ impl Server {
         };
         let before = self.state();
         let readable = events.intersects(!PollFlags::POLLOUT);
-        let handled = &mut self.handled;
+        let (handled, in_two) = (&mut self.handled, self.in_two);
         let handle = |request: Message<'_>, tx: &mut Sender| {
             *handled += 1;
+            if in_two {
+                tx.compose(request.header, &request.payload[..request.payload.len() / 3], None)?;
+            }
             tx.compose(request.header, request.payload, None)
         };
         self.next = self.channel.turn(&self.turn, readable, handle).expect("a turn");
@@ -175,14 +180,14 @@ impl Client {
 
 /// A stream of messages with payloads of these lengths.
 fn stream(lengths: &[usize]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for (n, len) in lengths.iter().enumerate() {
-        let mut queue = SendBuf::new(Modern::new(), [0; LARGEST + HEADER_LEN]);
-        let header = Header { id: n as u32, pid: 1, ..Header::new(1) };
-        queue.compose(header, &vec![n as u8; *len][..], None).unwrap();
-        bytes.extend_from_slice(queue.chunk().unwrap().bytes);
-    }
-    bytes
+    lengths.iter().enumerate().flat_map(|(n, len)| message(n, *len)).collect()
+}
+
+fn message(n: usize, len: usize) -> Vec<u8> {
+    let mut queue = SendBuf::new(Modern::new(), [0; LARGEST + HEADER_LEN]);
+    let header = Header { id: n as u32, pid: 1, ..Header::new(1) };
+    queue.compose(header, &vec![n as u8; len][..], None).unwrap();
+    queue.chunk().unwrap().bytes.to_vec()
 }
 
 fn sockets() -> (UnixStream, UnixStream) {
@@ -201,14 +206,16 @@ proptest! {
     fn every_message_is_answered_without_a_wakeup_that_was_not_asked_for(
         lengths in prop::collection::vec(0..=LARGEST, 0..150),
         steps in prop::collection::vec(step(), 1..40),
-        (received, queued) in (LARGEST + HEADER_LEN..9000, LARGEST + HEADER_LEN..9000),
+        (received, queued) in (LARGEST + HEADER_LEN..9000, 4 * LARGEST / 3 + 2 * HEADER_LEN..9000),
         room in 0..=LARGEST,
         bound in 1..40_usize,
+        in_two: bool,
         edge_triggered: bool,
         blocking: bool,
         hangs_up_early: bool,
     ) {
         let room = room.max(lengths.iter().copied().max().unwrap_or(0));
+        let room = if in_two { room + HEADER_LEN + room / 3 } else { room };
         let (ours, theirs) = sockets();
         ours.set_nonblocking(!blocking).unwrap();
         theirs.set_nonblocking(true).unwrap();
@@ -224,10 +231,13 @@ proptest! {
             epoll.add(&channel, EpollEvent::new(all, 0)).unwrap();
             wakes = Wakes::Edge(epoll);
         }
-        let mut server = Server { channel, turn, wakes, next: Next::Again, bound, handled: 0, in_vain: 0 };
+        let next = Next::Again;
+        let mut server = Server { channel, turn, wakes, next, in_two, bound, handled: 0, in_vain: 0 };
         let unsent = stream(&lengths);
-        let expected = unsent.clone();
-        let due = unsent.len();
+        let first = |n| if in_two { message(n, lengths[n] / 3) } else { Vec::new() };
+        let answers = lengths.iter().enumerate().map(|(n, len)| [first(n), message(n, *len)].concat());
+        let expected: Vec<u8> = answers.flatten().collect();
+        let due = expected.len();
         let received = Vec::new();
         let socket = theirs;
         let mut client = Client { socket, unsent, received, hangs_up: true, hangs_up_early, due };
@@ -251,7 +261,7 @@ proptest! {
 
         prop_assert!(client.received == expected, "{} bytes", client.received.len());
         let answers = Messages::new(Modern::new(), &client.received, 1 << 14);
-        prop_assert_eq!(answers.count(), lengths.len());
+        prop_assert_eq!(answers.count(), lengths.len() * if in_two { 2 } else { 1 });
     }
 }
 

@@ -6,6 +6,33 @@ use crate::send::SendBuf;
 use crate::storage::Storage;
 
 impl<D: Dialect, S: Storage, F, const N: usize> SendBuf<D, S, F, N> {
+    /// Makes room for several messages that are a reply together, before the first is composed:
+    /// as [`has_room`](SendBuf::has_room), but all that follow one another fit too, up to this many
+    /// bytes of payload, where each message but one takes those of its header.
+    ///
+    /// `has_room` does not promise that. A short message goes where it fits, and then there may be
+    /// nothing that makes room for the next.
+    ///
+    /// ```
+    /// use imsg_wire::{HEADER_LEN, Header, Modern, SendBuf};
+    ///
+    /// let mut queue = SendBuf::new(Modern::new(), [0; 64]);
+    /// queue.make_room(HEADER_LEN + 4, false)?;
+    /// queue.compose(Header::new(1), b"", None)?;
+    /// queue.compose(Header::new(2), b"more", None)?;
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`has_room`](SendBuf::has_room).
+    pub fn make_room(&mut self, payload_len: usize, descriptor: bool) -> Result<(), Reason> {
+        self.has_room(payload_len, descriptor)?;
+        let len = header_len::<D>().saturating_add(payload_len);
+        self.state.make_space(&mut self.storage, len);
+        Ok(())
+    }
+
     /// How many messages can be queued now at least, before one is refused for want of room, each
     /// with a payload of up to this many bytes, and with a descriptor or without.
     ///
