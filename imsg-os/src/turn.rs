@@ -33,11 +33,14 @@ use crate::error::{RecvError, SendError, is_peer_gone, is_temporary};
 /// #     drop(tx);
 /// #     assert_eq!(rx.recv().unwrap().unwrap().payload, b"!");
 /// # });
+/// const LONGEST: usize = 1000; // no answer has more bytes of payload
+///
 /// fn answer(request: Message<'_>, tx: &mut Sender) -> Result<(), Refused<OwnedFd>> {
-///     tx.compose(Header { pid: 0, ..request.header }, request.payload, None)
+///     let payload = request.payload.get(..LONGEST).unwrap_or(request.payload);
+///     tx.compose(Header { pid: 0, ..request.header }, payload, None)
 /// }
 ///
-/// let turn = Turn::new(1000); // no answer has more bytes of payload
+/// let turn = Turn::new(LONGEST);
 /// let mut readable = false;
 /// loop {
 ///     let wanted = match channel.turn(&turn, readable, answer)? {
@@ -66,6 +69,8 @@ pub struct Turn {
     /// `None` for a handler that composes nothing.
     room: Option<usize>,
     messages: usize,
+    /// Of [`at_most`](Self::at_most), whatever `messages` is set to before or later.
+    limit: usize,
     edge_triggered: bool,
     saying: bool,
 }
@@ -94,7 +99,7 @@ impl Turn {
     /// questions out than all answers to them have room.
     #[must_use]
     pub const fn silent() -> Self {
-        Self { room: None, messages: 64, edge_triggered: false, saying: false }
+        Self { room: None, messages: 64, limit: usize::MAX, edge_triggered: false, saying: false }
     }
 
     /// Sets how many messages are handled in a turn, before other peers have theirs; 64 if this is
@@ -165,14 +170,16 @@ impl Turn {
     /// [`Channel`](crate::Channel#in-an-event-loop) has a worker that keeps room for all answers.
     #[must_use]
     pub const fn at_most(self, messages: usize) -> Self {
-        Self { messages: if messages < self.messages { messages } else { self.messages }, ..self }
+        Self { limit: if messages < self.limit { messages } else { self.limit }, ..self }
     }
 
     /// Sets whether the program has more to say on this channel than the queue had room for, such as
     /// the rest of a long list. Then the channel comes [again](Next::Again) once there is room,
     /// though nothing may be queued any more by then, and no event would come.
     ///
-    /// Compose what has room, then give the channel its turn:
+    /// Compose what has room, then give the channel its turn. Ask for the room by
+    /// [`room_for`](crate::Sender::room_for), so that a message that never fits is an error of
+    /// `compose`, and the program does not try for ever:
     ///
     /// ```
     /// use imsg_os::{Channel, Header, Modern, Next, Turn};
@@ -182,7 +189,7 @@ impl Turn {
     /// # let mut turns = 0;
     /// # let mut received = 0..100_000;
     /// loop {
-    ///     while channel.tx.has_room(4, false).is_ok()
+    ///     while channel.tx.room_for(4, false) > 0
     ///         && let Some(number) = list.next()
     ///     {
     ///         channel.tx.compose(Header::new(1), &number, None)?;
@@ -217,6 +224,11 @@ impl Turn {
         Self { saying: more, ..self }
     }
 
+    /// How many messages are handled.
+    fn bound(&self) -> usize {
+        self.messages.min(self.limit)
+    }
+
     /// Reads, handles and writes until nothing can be done, or the messages are used up.
     fn run<D: Dialect, S: Storage, T: Storage, E>(
         &self,
@@ -225,7 +237,7 @@ impl Turn {
         mut handle: impl FnMut(Message<'_>, &mut Sender<D, T>) -> Result<(), E>,
     ) -> Result<Next, TurnError<E>> {
         let mut reads = readable || self.edge_triggered || channel.tx.gone.is_some();
-        let (mut left, mut reads_left) = (self.messages, self.messages);
+        let (mut left, mut reads_left) = (self.bound(), self.bound());
         if let Some(room) = self.room
             && let Err(reason @ Reason::TooLong { .. }) = channel.tx.has_room(room, true)
         {
@@ -276,7 +288,7 @@ impl Turn {
             }
             if !handles && !reads_on {
                 // Where the peer is gone, its last words come first, which a limit may hold back.
-                let held_back = self.messages == 0 && !is_over(rx);
+                let held_back = self.bound() == 0 && !is_over(rx);
                 let gone = tx.gone.take_if(|_| !held_back);
                 return gone.map_or(Ok(channel.next(self)), |gone| Err(gone.into()));
             }
@@ -285,7 +297,7 @@ impl Turn {
 
     /// Whether a message can be handled, if there is one.
     fn may_handle<D: Dialect, S: Storage>(&self, tx: &Sender<D, S>) -> bool {
-        self.messages > 0 && self.room.is_none_or(|room| tx.has_room(room, true).is_ok())
+        self.bound() > 0 && self.room.is_none_or(|room| tx.has_room(room, true).is_ok())
     }
 
     /// Whether reading makes sense: the stream goes on, and what it brings can be handled.
@@ -464,7 +476,7 @@ impl<D: Dialect, S: Storage, T: Storage> Channel<D, S, T> {
     pub fn next(&self, turn: &Turn) -> Next {
         let Self { rx, tx } = self;
         let queued = tx.queue_bytes() > 0;
-        if turn.saying && !queued {
+        if turn.saying && !queued && tx.gone.is_none() {
             Next::Again
         } else if is_over(rx) {
             match (queued, &tx.gone) {
@@ -475,7 +487,7 @@ impl<D: Dialect, S: Storage, T: Storage> Channel<D, S, T> {
         } else if !turn.may_handle(tx) {
             // Something is queued then, unless the turn takes no messages, or there never is room,
             // which the turn will say.
-            Next::Poll { readable: false, writable: queued || turn.messages > 0 }
+            Next::Poll { readable: false, writable: queued || turn.bound() > 0 }
         } else if rx.is_ready() || tx.gone.is_some() {
             Next::Again
         } else {

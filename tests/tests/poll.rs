@@ -297,7 +297,7 @@ fn a_list_that_is_longer_than_the_queue_is_said_whole_without_a_stall() {
     let mut list = (0..200_000_u32).peekable();
     let mut poll = Poll::new();
     loop {
-        while channel.tx.has_room(4, false).is_ok()
+        while channel.tx.room_for(4, false) > 0
             && let Some(number) = list.next()
         {
             channel.tx.compose(Header::new(1), &number, None).unwrap();

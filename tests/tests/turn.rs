@@ -501,6 +501,32 @@ fn a_turn_handles_no_more_messages_than_its_limit_and_a_limit_is_no_licence_for_
 }
 
 #[test]
+fn a_limit_is_one_also_when_the_number_of_messages_is_set_later() {
+    let (mut channel, mut peer) = Channel::pair(Modern::new()).unwrap();
+    send(&mut peer, 1);
+
+    let held = channel.turn(&Turn::new(0).at_most(0).messages(4), true, nothing).unwrap();
+
+    assert_eq!(held, Next::Poll { readable: false, writable: false });
+}
+
+#[test]
+fn a_channel_with_more_to_say_to_a_peer_that_is_gone_waits_while_its_last_words_are_held_back() {
+    let (mut channel, mut peer) = Channel::pair(Modern::new()).unwrap();
+    send(&mut peer, 1);
+    drop(peer);
+    let saying = Turn::silent().saying(true);
+    channel.tx.compose(Header::new(9), b"", None).unwrap();
+
+    let held = channel.turn(&saying.at_most(0), false, nothing).unwrap();
+    assert_eq!(held, Next::Poll { readable: false, writable: false });
+
+    let mut seen = 0;
+    let error = channel.turn(&saying, false, count(&mut seen)).unwrap_err();
+    assert_eq!((seen, error.is_peer_gone()), (1, true));
+}
+
+#[test]
 fn a_turn_of_no_messages_sends_and_reads_nothing() {
     let (mut channel, mut peer) = Channel::pair(Modern::new()).unwrap();
     send(&mut peer, 1);
