@@ -12,7 +12,7 @@ use crate::blocking::Channel;
 use crate::sys;
 use crate::turn::{Next, Turn};
 
-/// Waits, by `poll`, for all channels of an event loop at once, and for what else it has.
+/// Waits, by `poll`, for all channels of an event loop at once, and for what else it reads.
 ///
 /// In each round the program gives a [turn](Channel::turn) to every channel, and then says what there
 /// is to wait for:
@@ -38,13 +38,17 @@ use crate::turn::{Next, Turn};
 /// #     assert_eq!(channel.rx.recv().unwrap().unwrap().payload, b"hello");
 /// #     drop((channel, ours));
 /// # });
-/// let answers = Turn::new(1000); // no answer has more bytes of payload
+/// const CLIENTS: usize = 100; // fewer than this process may have descriptors
+/// const LONGEST: usize = 1000; // no answer has more bytes of payload
+/// let answers = Turn::new(LONGEST);
 /// let mut clients = Vec::<Channel>::new();
 /// let mut poll = Poll::new();
 /// loop {
 ///     let mut waits = poll.begin();
 ///     waits.readable(stop);
-///     waits.readable(&listener);
+///     if clients.len() < CLIENTS {
+///         waits.readable(&listener); // or it is ready all along, and nothing can be accepted
+///     }
 ///     clients.iter().for_each(|client| waits.channel(client, &answers));
 ///     waits.wait()?;
 ///
@@ -53,7 +57,8 @@ use crate::turn::{Next, Turn};
 ///     }
 ///     clients.retain_mut(|client| {
 ///         let echo = |message: Message<'_>, tx: &mut Sender| {
-///             tx.compose(message.header, message.payload, None)
+///             let payload = message.payload.get(..LONGEST).unwrap_or(message.payload);
+///             tx.compose(message.header, payload, None)
 ///         };
 ///         match client.turn(&answers, poll.is_readable(client), echo) {
 ///             Ok(next) => next != Next::Done,
@@ -96,8 +101,11 @@ impl Poll {
 
     /// Begins a round, with nothing to wait for yet.
     pub fn begin<'fd>(&mut self) -> Waits<'_, 'fd> {
-        self.fds.clear();
-        self.readable.fill(false);
+        for fd in self.fds.drain(..) {
+            if let Some(readable) = index(&fd).and_then(|number| self.readable.get_mut(number)) {
+                *readable = false;
+            }
+        }
         Waits { poll: self, again: false, until: None, fds: PhantomData }
     }
 
@@ -117,6 +125,11 @@ impl fmt::Debug for Poll {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Poll").field("len", &self.fds.len()).finish_non_exhaustive()
     }
+}
+
+/// Where it stands in `readable`.
+fn index(fd: &libc::pollfd) -> Option<usize> {
+    usize::try_from(fd.fd).ok()
 }
 
 /// What a round of an event loop waits for; see [`Poll`].
@@ -161,12 +174,14 @@ impl<'fd> Waits<'_, 'fd> {
         self.until = self.until.into_iter().chain(limit.into()).min();
     }
 
-    /// Waits until something is ready or the time is over, or a signal came.
+    /// Waits until something is ready or the time is over, or a signal came. With nothing to wait
+    /// for and no [limit](Self::until), only a signal ends it.
     ///
     /// # Errors
     ///
-    /// What `poll` says: `EINVAL` when there are more descriptors than `RLIMIT_NOFILE` allows, or
-    /// `ENOMEM`.
+    /// What `poll` says: `EINVAL` when there are more descriptors than `RLIMIT_NOFILE` allows, so
+    /// always with one that a sandbox has set to 0; `ENOMEM`, or `EAGAIN` on macOS, when the system
+    /// has no memory.
     pub fn wait(self) -> io::Result<()> {
         let Self { poll: Poll { fds, readable }, again, until, .. } = self;
         let now = again.then_some(0);
@@ -181,7 +196,7 @@ impl<'fd> Waits<'_, 'fd> {
             ready => _ = ready?,
         }
         for fd in fds.iter().filter(|fd| fd.revents & !libc::POLLOUT != 0) {
-            let number = usize::try_from(fd.fd).unwrap_or_default();
+            let Some(number) = index(fd) else { continue };
             if readable.len() <= number {
                 readable.resize(number + 1, false);
             }

@@ -11,6 +11,7 @@ use imsg_os::{
     Channel, Header, Message, Modern, Next, Pages, Poll, Refused, Requests, Sender, Turn,
 };
 use imsg_tests::process::PATIENCE;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 const SHORT: Duration = Duration::from_millis(20);
@@ -21,9 +22,12 @@ fn pair() -> (Channel, Channel) {
 
 /// Waits for one channel, and tells whether it is readable.
 fn wait_for(poll: &mut Poll, channel: &Channel, turn: &Turn) -> bool {
+    let limit = Instant::now() + PATIENCE;
     let mut waits = poll.begin();
     waits.channel(channel, turn);
+    waits.until(limit);
     waits.wait().unwrap();
+    assert!(Instant::now() < limit, "nothing was ready");
     poll.is_readable(channel)
 }
 
@@ -140,6 +144,54 @@ fn a_limit_that_is_over_and_one_that_no_clock_counts_are_limits() {
     waits.until(far);
     waits.wait().unwrap();
     assert!(poll.is_readable(&channel));
+}
+
+#[test]
+fn a_wait_for_nothing_but_a_moment_lasts_until_then() {
+    let limit = Instant::now() + SHORT;
+    let mut poll = Poll::new();
+    let mut waits = poll.begin();
+    waits.until(limit);
+    waits.wait().unwrap();
+    assert!(Instant::now() >= limit);
+}
+
+#[test]
+fn a_descriptor_that_is_added_twice_is_readable_when_one_of_both_says_so() {
+    let (channel, mut peer) = pair();
+    peer.tx.compose(Header::new(1), b"", None).unwrap();
+    peer.tx.flush().unwrap();
+    let mut poll = Poll::new();
+    for reversed in [false, true] {
+        let mut waits = poll.begin();
+        let mut turns = [Turn::new(0), Turn::silent().saying(true)];
+        if reversed {
+            turns.reverse();
+        }
+        turns.iter().for_each(|turn| waits.channel(&channel, turn));
+        waits.readable(&channel);
+        waits.wait().unwrap();
+        assert!(poll.is_readable(&channel));
+    }
+}
+
+#[test]
+fn more_descriptors_than_the_process_may_have_are_an_error_and_none_is_readable() {
+    let (channel, peer) = pair();
+    drop(peer);
+    let mut poll = Poll::new();
+    assert!(wait_for(&mut poll, &channel, &Turn::new(0)));
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let limit = soft.min(1000); // more than all tests here have
+    setrlimit(Resource::RLIMIT_NOFILE, limit, hard).unwrap();
+
+    let mut waits = poll.begin();
+    (0..=limit).for_each(|_| waits.readable(&channel));
+    let error = waits.wait().unwrap_err();
+
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    assert!(!poll.is_readable(&channel));
+    assert!(wait_for(&mut poll, &channel, &Turn::new(0)));
 }
 
 #[test]
