@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 ///
 /// One that dies for the first time in the window is started again at once. After each further death
 /// there is a delay, which doubles each time, so that a worker that cannot run does not use up the
-/// processor.
+/// processor. The delays in a window are shorter together than half of it, whatever they are set to:
+/// so one that dies soon after each start is given up.
 ///
 /// ```
 /// use imsg_os::Restarts;
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 /// ```
 ///
 /// In an event loop, the time is one to [wait for](crate::Waits::until).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Restarts<const N: usize> {
     window: Duration,
     delay: Duration,
@@ -35,6 +36,8 @@ pub struct Restarts<const N: usize> {
 
 impl<const N: usize> Restarts<N> {
     /// No deaths yet; `N` are restarted in each `window`. The second one waits for `delay`.
+    ///
+    /// In a window of no time there are no deaths before, so each is restarted at once.
     #[must_use]
     pub const fn new(window: Duration, delay: Duration) -> Self {
         Self { window, delay, deaths: [None; N] }
@@ -42,6 +45,7 @@ impl<const N: usize> Restarts<N> {
 
     /// The worker has died: when to start it again, which is `now` or later. `None` when that was
     /// done `N` times in the window already; the program then gives up, and this death is not counted.
+    /// `None` also when that time is so far away that no clock counts it.
     pub fn died(&mut self, now: Instant) -> Option<Instant> {
         let mut before = 0;
         let mut free = None;
@@ -58,6 +62,7 @@ impl<const N: usize> Restarts<N> {
             0 => Duration::ZERO,
             _ => self.delay.saturating_mul(2_u32.saturating_pow(before - 1)),
         };
-        now.checked_add(delay)
+        let longest = self.window / u32::try_from(N).unwrap_or(u32::MAX).saturating_mul(2);
+        now.checked_add(delay.min(longest))
     }
 }

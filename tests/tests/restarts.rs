@@ -34,14 +34,36 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn what_dies_soon_after_each_start_is_given_up_after_so_many_whatever_the_delay(
+        delay in 0..5000_u64,
+        lives in prop::collection::vec(0..100_u64, N),
+    ) {
+        let mut restarts = Restarts::<N>::new(WINDOW, Duration::from_millis(delay));
+        let mut now = Instant::now();
+        for life in lives {
+            let due = restarts.died(now);
+            prop_assert!(due.is_some());
+            now = due.unwrap() + Duration::from_millis(life);
+        }
+        prop_assert_eq!(restarts.died(now), None);
+    }
+}
+
 #[test]
-fn a_delay_that_cannot_be_counted_is_never_over() {
-    let mut restarts = Restarts::<100>::new(Duration::MAX, Duration::from_secs(1 << 40));
-    let now = Instant::now();
+fn what_could_be_restarted_only_at_a_time_that_no_clock_counts_is_given_up() {
+    let mut restarts = Restarts::<2>::new(Duration::MAX, Duration::MAX);
+    let now = Instant::now() + Duration::from_secs(1 << 62);
     assert_eq!(restarts.died(now), Some(now));
-    let later = (0..99).map(|_| restarts.died(now)).collect::<Vec<_>>();
-    assert!(later.is_sorted_by(|a, b| b.is_none() || a <= b && a.is_some()), "{later:?}");
-    assert_eq!(later[98], None);
+    assert_eq!(restarts.died(now), None);
+}
+
+#[test]
+fn in_a_window_of_no_time_each_is_restarted_at_once() {
+    let mut restarts = Restarts::<1>::new(Duration::ZERO, DELAY);
+    let now = Instant::now();
+    assert_eq!([(); 3].map(|()| restarts.died(now)), [Some(now); 3]);
 }
 
 #[test]
