@@ -165,13 +165,14 @@ use crate::sys::{self, Interest, Pages};
 /// | there is | so |
 /// | --- | --- |
 /// | a handler that answers | [`Turn::new`](crate::Turn::new), with room for the longest answer: no message is taken before |
-/// | a handler that passes messages on to another channel, keeps them in a table, or answers later | [`Turn::at_most`](crate::Turn::at_most), with as many as have room there, and with 0 while the other one is being started |
+/// | a handler that passes messages on to another channel, keeps them in a table, or answers later | [`Turn::at_most`](crate::Turn::at_most), with as many as have room there, and with 0 while the other one is being started, and `until` the time of that |
 /// | two ends that both answer | one of them takes messages by a [silent](crate::Turn::silent) turn, or both wait for ever |
 /// | something long to say, as a configuration when a worker starts | a queue that has room for it: [`with_storage`](Channel::with_storage) and [`Pages`](crate::Pages), of which only what was used is resident; or, for what is not in memory or has no limit, [`Turn::saying`](crate::Turn::saying) |
 /// | a message for a channel outside of its turn | compose it; the next wait and the next turn send it |
 /// | a limit of time | [`Deadline`](crate::Deadline) for the peer to complete a message, [`Requests::expire`](crate::Requests::expire) for replies, [`Restarts`](crate::Restarts) for when a worker is started again; and [`Waits::until`](crate::Waits::until) for each |
 /// | a peer that died | a turn says [`Next::Done`](crate::Next::Done), or an error that [tells so](crate::TurnError::is_peer_gone): [`Requests::drain`](crate::Requests::drain) has what it left unanswered |
-/// | signals | a socket that is written to by a handler, as by the crate `signal-hook`, and [`Waits::readable`](crate::Waits::readable) |
+/// | a peer that does not read | a limit of your own: the time since [`sent`](Sender::sent) has changed while something is [queued](Sender::queue_bytes), and `until` its end |
+/// | signals | a socket that is written to by a handler, as by the crate `signal-hook`, and [`Waits::readable`](crate::Waits::readable); read it empty each time |
 /// | an error that [goes by](crate::TurnError::is_temporary) | no turn for the channel, and no wait, until some time later, as it may be ready all along |
 ///
 /// The turn that a channel waits for has to be of the kind that it will have. The examples

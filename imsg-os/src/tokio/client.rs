@@ -63,8 +63,8 @@ use crate::turn::TurnError;
 /// The future of a call is cancel safe: it can be dropped at any time, as by a time limit. The
 /// request may or may not be sent then, and its reply is dropped when it comes, so that no other
 /// call is given it. A descriptor is always in one place: with the caller, on its way, or with the
-/// peer; what is dropped on its way is closed. While there is no room for the request, that is at
-/// once; one that is queued by then stays until the peer reads.
+/// peer; what is dropped on its way is closed. That is at once for the descriptor of a request that
+/// is given up before there is room for it; one that is queued by then stays until the peer reads.
 ///
 /// Calls wait for their turn when there are as many as the driver holds, or when the peer does not
 /// read. Unlike the channel, a call allocates, for the payload and the reply.
