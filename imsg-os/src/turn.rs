@@ -265,7 +265,7 @@ impl Turn {
             {
                 if let Some(room) = self.room {
                     // The handler may compose several messages, of which a short one comes first.
-                    let _ = tx.buf.make_room(room, true);
+                    let _ = tx.make_room(room, true);
                 }
                 left -= 1;
                 handle(message, tx).map_err(TurnError::Handler)?;

@@ -176,6 +176,17 @@ impl<D: Dialect, S: Storage, K: AsFd> Sender<D, S, K> {
         self.buf.has_room(payload_len, descriptor)
     }
 
+    /// Makes room for several messages that are a reply together, before the first is composed: up to
+    /// this many bytes of payload, where each message but one takes those of its header. A
+    /// [turn](crate::Turn::new) does it.
+    ///
+    /// # Errors
+    ///
+    /// As [`has_room`](Self::has_room), which does not promise this.
+    pub fn make_room(&mut self, payload_len: usize, descriptor: bool) -> Result<(), Reason> {
+        self.buf.make_room(payload_len, descriptor)
+    }
+
     /// How many messages can be queued now at least, before one is refused for want of room, each
     /// with a payload of up to this many bytes, and with a descriptor or without.
     ///

@@ -209,6 +209,9 @@ fn buffers<D: Dialect + Copy>(dialect: D, rule: Pairing, bytes: &[u8], log: &mut
         if let Err(error) = tx.has_room(chunk.len(), chunk.len() > 1) {
             log.error(error);
         }
+        if let Err(error) = tx.make_room(chunk.len(), chunk.len() > 3) {
+            log.error(error);
+        }
     }
     rx.finish();
     let _ = write!(log, "{rx:?} {tx:?}");
