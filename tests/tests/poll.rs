@@ -243,9 +243,13 @@ fn a_channel_that_is_done_is_not_waited_for() {
     wait_in_vain_for(&channel, &Turn::new(0));
 }
 
-/// The payload of what is passed on.
+/// The longest payload of what is passed on.
 const LARGEST: usize = 100;
 const MESSAGES: u32 = 5000;
+
+fn payload(id: u32) -> &'static [u8] {
+    &[1; LARGEST][..id as usize * 37 % (LARGEST + 1)]
+}
 
 /// Two channels, the queue of the second of which takes a few messages only.
 fn narrow() -> [(Channel, Channel); 2] {
@@ -271,19 +275,20 @@ fn pass_on<T>(
                 source.tx.flush().unwrap();
             }
             let header = Header { id, ..Header::new(1) };
-            source.tx.compose(header, &[1_u8; LARGEST], None).unwrap();
+            source.tx.compose(header, payload(id), None).unwrap();
         }
         source.tx.flush().unwrap();
     });
     let echoes = thread::spawn(move || {
-        let mut count = 0;
+        let (mut count, mut bytes) = (0, 0);
         while let Some(message) = sink.rx.recv().unwrap() {
-            assert_eq!(message.payload, [1; LARGEST]);
+            assert!(message.payload.iter().all(|byte| *byte == 1));
+            bytes += message.payload.len();
             sink.tx.compose(message.header, b"", None).unwrap();
             sink.tx.flush().unwrap();
             count += 1;
         }
-        count
+        (count, bytes)
     });
     let mut poll = Poll::new();
     let mut replies = 0;
@@ -309,7 +314,8 @@ fn pass_on<T>(
     }
     drop(to);
     sends.join().unwrap();
-    assert_eq!(echoes.join().unwrap(), MESSAGES);
+    let bytes = (0..MESSAGES).map(|id| payload(id).len()).sum();
+    assert_eq!(echoes.join().unwrap(), (MESSAGES, bytes));
 }
 
 #[test]
