@@ -171,6 +171,7 @@ use crate::sys::{self, Interest, Pages};
 /// | a message for a channel outside of its turn | compose it; the next wait and the next turn send it |
 /// | a limit of time | [`Deadline`](crate::Deadline) for the peer to complete a message, [`Requests::expire`](crate::Requests::expire) for replies, [`Restarts`](crate::Restarts) for when a worker is started again; and [`Waits::until`](crate::Waits::until) for each |
 /// | a peer that died | a turn says [`Next::Done`](crate::Next::Done), or an error that [tells so](crate::TurnError::is_peer_gone): [`Requests::drain`](crate::Requests::drain) has what it left unanswered |
+/// | a channel to another worker that fails, though that lives | end this worker: its parent starts it again, and gives both a new channel. A worker that only drops the channel waits for ever |
 /// | a peer that does not read | a limit of your own: the time since [`sent`](Sender::sent) has changed while something is [queued](Sender::queue_bytes), and `until` its end |
 /// | signals | a socket that is written to by a handler, as by the crate `signal-hook`, and [`Waits::readable`](crate::Waits::readable); read it empty each time |
 /// | an error that [goes by](crate::TurnError::is_temporary) | no turn for the channel, and no wait, until some time later, as it may be ready all along |

@@ -145,7 +145,7 @@ pub struct Waits<'poll, 'fd> {
 }
 
 impl<'fd> Waits<'_, 'fd> {
-    /// Adds a channel, whose next turn is this one.
+    /// Adds a channel, whose next turn is this one. One that is [done](Next::Done) is left out.
     pub fn channel<D: Dialect, S: Storage, T: Storage>(
         &mut self,
         channel: &'fd Channel<D, S, T>,

@@ -118,7 +118,7 @@ impl Turn {
         Self { edge_triggered: true, ..self }
     }
 
-    /// A turn with no more messages than this, and none when it is 0: for a handler that passes
+    /// A turn with no more messages than this either, and none when it is 0: for a handler that passes
     /// messages on to where there may be no room for them, such as a second channel.
     ///
     /// Say it anew before each turn, and each time before waiting. At 0 the messages stay where they
@@ -174,8 +174,9 @@ impl Turn {
     }
 
     /// Sets whether the program has more to say on this channel than the queue had room for, such as
-    /// the rest of a long list. Then the channel comes [again](Next::Again) once there is room,
-    /// though nothing may be queued any more by then, and no event would come.
+    /// the rest of a long list. Then the channel comes [again](Next::Again) as soon as nothing is
+    /// queued any more, when no event would come. While something is queued, it waits until it can
+    /// write, and the program can compose more each time.
     ///
     /// Compose what has room, then give the channel its turn. Ask for the room by
     /// [`room_for`](crate::Sender::room_for), so that a message that never fits is an error of
@@ -353,6 +354,9 @@ pub enum Next {
         writable: bool,
     },
     /// Nothing: the peer has closed its end, every message was handled, and all is sent.
+    ///
+    /// A peer may close its sending side alone, and wait for answers. To one whose answer comes from
+    /// elsewhere, keep the channel until that is composed and sent.
     Done,
 }
 

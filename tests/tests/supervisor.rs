@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use imsg_os::{Channel, Header, Modern};
 use imsg_tests::examples;
 use imsg_tests::process::{self, PATIENCE, Process, Running, until, until_some};
 use nix::sys::signal::Signal;
+use nix::sys::socket::Shutdown;
 use tempfile::TempDir;
 
 static SUPERVISOR: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -169,6 +171,22 @@ fn clients_get_the_values_of_the_configuration() {
     assert_eq!(client.ask("one").as_deref(), Some("1"));
     assert_eq!(other.ask("two").as_deref(), Some("two words"));
     assert_eq!(client.ask("three"), None);
+}
+
+#[test]
+fn a_client_that_sends_no_more_gets_the_answers_to_what_it_sent() {
+    let daemon = Daemon::start("name value\n");
+    let Client(mut channel) = daemon.client();
+    for id in 0..3 {
+        channel.tx.compose(Header { id, ..Header::new(1) }, b"name", None).unwrap();
+    }
+    channel.tx.flush().unwrap();
+    nix::sys::socket::shutdown(channel.as_raw_fd(), Shutdown::Write).unwrap();
+    for id in 0..3 {
+        let answer = channel.rx.recv().unwrap().unwrap();
+        assert_eq!((answer.header.id, answer.payload), (id, &b"value"[..]));
+    }
+    assert!(channel.rx.recv().unwrap().is_none());
 }
 
 #[test]

@@ -21,7 +21,6 @@ pub(crate) fn run(mut parent: Channel) -> Result<()> {
                 ToWorker::Peer { descriptor } => {
                     frontend = Some(Channel::new(descriptor, Modern::new())?);
                 }
-                // One that was begun before is given up.
                 ToWorker::ConfigBegin => staged.clear(),
                 ToWorker::ConfigEntry { name, value } => {
                     staged.insert(name.to_owned(), value.to_owned());

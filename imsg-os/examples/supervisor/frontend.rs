@@ -56,8 +56,7 @@ pub(crate) fn run(mut parent: Channel) -> Result<()> {
             (engine, lost) = (None, true); // it has died, and the parent introduces another one
         }
         if lost {
-            let mut unanswered = asked.drain();
-            unanswered.try_for_each(|(_, to)| reply(&mut clients, to, Answer::Unavailable))?;
+            asked.drain().try_for_each(|(_, to)| reply(&mut clients, to, Answer::Unavailable))?;
         }
 
         clients.retain(|number, client| {
@@ -71,8 +70,11 @@ pub(crate) fn run(mut parent: Channel) -> Result<()> {
                 let request = asked.insert((*number, id)).map_err(|_| "there is no room for it")?;
                 Ok(Question::Get { name }.compose(&mut engine.tx, request)?)
             };
-            let next = client.turn(&turn, poll.is_readable(client), ask);
-            goes_on(format_args!("client {number}"), next)
+            match client.turn(&turn, poll.is_readable(client), ask) {
+                // It may have closed its sending side only, and wait for an answer.
+                Ok(Next::Done) => asked.iter().any(|(_, (of, _))| of == number),
+                next => goes_on(format_args!("client {number}"), next),
+            }
         });
         let arrivals = listener.as_ref().filter(|it| poll.is_readable(*it));
         if let Some(Ok((socket, _))) = arrivals.map(UnixListener::accept) {

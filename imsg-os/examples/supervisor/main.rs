@@ -48,8 +48,7 @@ fn main() -> ExitCode {
     // Past a limit for the size of files, a complaint is to fail, and not to end this program.
     let _ = signal_hook::flag::register(libc::SIGXFSZ, Arc::default());
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let result = match arguments[..] {
+    let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["--worker", "engine"] => start_worker().and_then(engine::run),
         ["--worker", "frontend"] => start_worker().and_then(frontend::run),
         // With an empty path, the system makes up a name.

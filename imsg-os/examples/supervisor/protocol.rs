@@ -14,7 +14,7 @@ protocol! {
         1 => Peer + OwnedFd,
         /// To the frontend: where clients come.
         2 => Listen + OwnedFd,
-        /// To the engine: a configuration begins, which is in force when it has ended.
+        /// To the engine: a configuration begins, in place of one that has not ended.
         3 => ConfigBegin,
         4 => ConfigEntry { name: &'a str as Counted<u8>, value: &'a str },
         5 => ConfigEnd { generation: u32 },
