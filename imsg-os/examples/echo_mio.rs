@@ -213,8 +213,8 @@ impl Client {
         if over(to_read) {
             return Err("it did not read its answers in time".into());
         }
-        self.limit = to_send.into_iter().chain(to_read).min();
         self.watch(registry, next)?;
+        self.limit = to_send.into_iter().chain(to_read).min();
         Ok(next)
     }
 

@@ -385,7 +385,8 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
     ///
     /// # Errors
     ///
-    /// `storage`, as long as something is left to be taken.
+    /// `storage`, as long as something is left to be taken, or if it is smaller than the
+    /// [longest message](RecvBuf::set_max_len).
     ///
     /// ```
     /// use imsg_wire::{Ancillary, Header, Modern, RecvBuf, SendBuf};
@@ -405,7 +406,7 @@ impl<D: Dialect, S: Storage, F, const N: usize> RecvBuf<D, S, F, N> {
     /// ```
     pub fn replace_storage(&mut self, storage: S) -> Result<S, S> {
         let state = &mut self.state;
-        if state.unread() > 0 {
+        if state.unread() > 0 || storage.most() < state.max_len {
             return Err(storage);
         }
         state.offered = 0;

@@ -149,9 +149,14 @@ fn a_storage_is_replaced_when_all_is_taken_and_keeps_what_was() {
     while !buffer.is_ready() {
         sent += receive(&mut buffer, &stream[sent..]).unwrap();
     }
-    let refused = buffer.replace_storage(Growing::up_to(50));
-    assert!(refused.is_err_and(|refused| refused.most == 50));
+    let refused = buffer.replace_storage(Growing::up_to(2000));
+    assert!(refused.is_err_and(|refused| refused.most == 2000), "a message is not taken");
     assert!(buffer.next_message().unwrap().is_some());
+    let refused = buffer.replace_storage(Growing::up_to(1999));
+    assert!(
+        refused.is_err_and(|refused| refused.most == 1999),
+        "too small for the longest message"
+    );
     let Ok(taken) = buffer.replace_storage(Growing::up_to(2000)) else {
         panic!("all is taken");
     };

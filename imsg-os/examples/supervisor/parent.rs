@@ -23,7 +23,7 @@ use crate::{Result, goes_on};
 const TURN: Turn = Turn::silent();
 /// The largest configuration, and the queue for it, in bytes. Only what is used of it is resident.
 const CONFIG: usize = 8 << 20;
-const QUEUE: usize = 64 << 20;
+const QUEUE: usize = 16 * CONFIG; // a line of 2 bytes is a message of 17
 
 pub(crate) fn run(config: &Path, path: &Path) -> Result<()> {
     // Whoever started this may ignore SIGCHLD, and then nobody is told how a worker ended.

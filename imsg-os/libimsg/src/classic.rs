@@ -143,7 +143,7 @@ impl Receiver {
             let area = (&raw mut (*receiver).area).cast::<u8>();
             let (incoming, at) = Self::parts(area);
             let start = Self::buf(receiver).addr();
-            let spare = if (*incoming).is_empty() {
+            let spare = if (*incoming).is_empty() && !(*incoming).is_over() {
                 area.addr() + at
             } else {
                 (*incoming).spare().map_or(0, |spare| spare.as_ptr().addr())

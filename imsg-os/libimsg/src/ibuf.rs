@@ -443,10 +443,14 @@ impl OwnedIbuf {
         buf
     }
 
-    /// Drops the last buffer of a queue that was sent. Its memory is [freed](memory::free_later) with
-    /// the next such one, if some dozens like it are so much that it pays, and it is not large itself.
-    pub(crate) fn drop_last(self) {
-        if !(2048..=65536).contains(&self.size) || !self.is_behind() {
+    /// Drops the last buffer of a queue of which this many bytes were sent since one was empty. Its
+    /// memory is [freed](memory::free_later) with the next such one, if that pays: some dozens like it
+    /// are much. But a heap that has grown for a peer that did not read is given back.
+    pub(crate) fn drop_last(self, sent: usize) {
+        const MUCH: usize = 4 << 20;
+        if sent > MUCH || !(2048..=65536).contains(&self.size) || !self.is_behind() {
+            drop(self);
+            memory::free_kept();
             return;
         }
         let mut buf = ManuallyDrop::new(self);

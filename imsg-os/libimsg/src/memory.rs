@@ -40,7 +40,11 @@ pub(crate) unsafe fn free(memory: NonNull<u8>) {
     unsafe { libc::free(memory.as_ptr().cast()) };
 }
 
-/// Frees memory, but no sooner than this is called again; so that of one call is kept at a time.
+/// What [`free_later`] was given last.
+static LATER: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
+
+/// Frees memory, but no sooner than this or [`free_kept`] is called again; so that of one call is kept
+/// at a time.
 ///
 /// It is for the last buffer of a queue that was sent, which mostly lies behind all others. With its
 /// end in use, glibc keeps the heap. Else, each time that 128 KiB were queued and sent, it gives them
@@ -50,11 +54,22 @@ pub(crate) unsafe fn free(memory: NonNull<u8>) {
 ///
 /// As of [`free`].
 pub(crate) unsafe fn free_later(memory: NonNull<u8>) {
-    static KEPT: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
-    let before = KEPT.swap(memory.as_ptr(), Ordering::AcqRel);
+    free_kept();
+    let before = LATER.swap(memory.as_ptr(), Ordering::AcqRel);
     if let Some(before) = NonNull::new(before) {
-        // SAFETY: so the caller of the call before promised.
+        // SAFETY: another thread was given it, in between.
         unsafe { free(before) };
+    }
+}
+
+/// Frees what is kept.
+pub(crate) fn free_kept() {
+    if LATER.load(Ordering::Relaxed).is_null() {
+        return;
+    }
+    if let Some(kept) = NonNull::new(LATER.swap(ptr::null_mut(), Ordering::AcqRel)) {
+        // SAFETY: so the caller of `free_later` promised, and nobody else has it now.
+        unsafe { free(kept) };
     }
 }
 

@@ -127,6 +127,11 @@ impl Incoming {
         self.buf.unread_bytes() == 0
     }
 
+    /// Whether the stream has ended, or broken.
+    pub(crate) fn is_over(&self) -> bool {
+        self.buf.is_finished() || self.is_broken()
+    }
+
     /// Starts over; what was set stays.
     #[inline(never)]
     pub(crate) fn reset(&mut self) {

@@ -2,6 +2,7 @@
 
 use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use heapless::Vec;
 use imsg_os::raw;
@@ -114,6 +115,11 @@ fn with_many(
 
 /// Goes on behind `n` bytes, and frees the buffers that are read to their end.
 fn drain(queue: &mut Queue, mut n: usize) {
+    // How much was sent since a queue was empty. It is about right if several threads send, or several
+    // queues are not empty, which is enough.
+    static SENT: AtomicUsize = AtomicUsize::new(0);
+    let sent = SENT.load(Ordering::Relaxed).saturating_add(n);
+    SENT.store(sent, Ordering::Relaxed);
     while let Some(buf) = queue.first() {
         let size = buf.size();
         if n < size {
@@ -124,7 +130,8 @@ fn drain(queue: &mut Queue, mut n: usize) {
         if let Some(buf) = queue.pop()
             && queue.len() == 0
         {
-            buf.drop_last();
+            buf.drop_last(sent);
+            SENT.store(0, Ordering::Relaxed);
         }
     }
 }

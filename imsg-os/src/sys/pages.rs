@@ -27,7 +27,9 @@ use std::slice;
 /// What is dropped is the kernel's again. But on Linux, up to 16 of the 64 KiB that
 /// [`Channel::new`](crate::Channel::new) takes are kept for the next ones, with 4 KiB of zeros
 /// resident in each: to have the kernel map a page, and take it back, costs more than all that a short
-/// connection does besides.
+/// connection does besides. That is done by `madvise`: a filter for system calls has to let it pass, or
+/// refuse it with an error. What a program has set for such memory by calls of its own, as that it is
+/// not inherited, it undoes before the drop.
 #[derive(Debug)]
 pub struct Pages {
     start: NonNull<u8>,
