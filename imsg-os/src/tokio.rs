@@ -9,9 +9,9 @@
 //! loses nothing, and the next call goes on where it was.
 //!
 //! This is why no single call of a channel both takes a descriptor and waits: a future that owns a
-//! descriptor would close it when it is dropped. Sending is three steps instead. [`Sender::reserve`] waits for
-//! room, [`Sender::compose`] queues a message at once, and [`Sender::flush`] waits for it to be
-//! sent.
+//! descriptor would close it when it is dropped. Sending is three steps instead.
+//! [`Sender::reserve`] waits for room, [`Sender::compose`] queues a message at once, and
+//! [`Sender::flush`] waits for it to be sent.
 //!
 //! ```
 //! use imsg_os::tokio::Channel;
